@@ -1,0 +1,64 @@
+/*
+ * schema.h - blobs that describe other blobs: the file blob
+ *
+ * A schema blob is RFC 8785 JSON that starts with {"!refuge":". A file blob names a file and lists
+ * the blobs its content is joined from; those are stored with the flag `part`. Format page:
+ * doc/format-schema.md. Chunk borders come from content, so that an edit moves few of them.
+ */
+#ifndef RF_BACKUP_SCHEMA_H
+#define RF_BACKUP_SCHEMA_H
+
+#include "blobstore/blobstore.h"
+#include "core/arena.h"
+
+#define RF_CHUNK_FROM ((uint64_t)4 << 20) /* bytes; a larger file is cut into chunks */
+
+enum rf_schema_kind { RF_SCHEMA_NONE, RF_SCHEMA_FILE, RF_SCHEMA_TREE, RF_SCHEMA_REF };
+
+struct rf_file_part {
+    struct rf_blobref ref;
+    uint64_t size;
+};
+
+struct rf_file {
+    struct rf_bytes name; /* raw bytes, as the file system has them; NUL behind */
+    bool name_is_text;    /* valid UTF-8 */
+    uint64_t size;
+    uint32_t mode, uid, gid;
+    int64_t mtime_ns;
+    struct rf_file_part *parts;
+    size_t part_count;
+    struct rf_blobref prev; /* algo 0: none */
+};
+
+/* Whether bytes can be a schema blob at all (their first bytes). */
+bool rf_schema_is(struct rf_bytes bytes);
+
+/* Which kind; strict: RF_INVALID for a schema blob that breaks a rule (err says which), then *kind
+ * is what it claims to be. On RF_SCHEMA_FILE out is filled, in the arena. A blob that does not
+ * start as one is RF_OK and RF_SCHEMA_NONE. A newer version is RF_UNSUPPORTED. */
+RF_MUST_USE enum rf_status rf_schema_parse(enum rf_schema_kind *kind, struct rf_file *out,
+                                           struct rf_arena *arena, struct rf_bytes bytes,
+                                           struct rf_error *err);
+
+/* Append the file blob's bytes. */
+void rf_file_encode(struct rf_buf *buf, const struct rf_file *file);
+
+struct rf_put_file_result {
+    struct rf_blobref ref;     /* of the file blob */
+    struct rf_blobref content; /* of the content when it is one blob; else algo 0 */
+    uint64_t size, stored;     /* bytes of the file; of these new to the store */
+    bool present;              /* the very same file blob was there */
+};
+
+/* Store a regular file: content as parts, then the file blob. name is what the file blob calls it.
+ * RF_INVALID when it is no regular file or changed while being read (3 tries). */
+RF_MUST_USE enum rf_status rf_put_file(struct rf_store *store, const char *path, const char *name,
+                                       struct rf_put_file_result *out, struct rf_error *err);
+
+/* Up to size bytes of a file's content from offset, joined over its parts. */
+RF_MUST_USE enum rf_status rf_file_read(struct rf_store *store, const struct rf_file *file,
+                                        uint64_t offset, void *out, size_t size, size_t *got,
+                                        struct rf_error *err);
+
+#endif

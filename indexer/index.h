@@ -1,0 +1,76 @@
+/*
+ * index.h - keeping an index true to a store
+ *
+ * An index reads the change queue of one store, runs its mappers over every item, and writes rows,
+ * removals, edges, parks, dead letters and the position to one sink, batch by batch. A mapper that
+ * changed gets a lane of its own beside the live one and is swapped in when it has caught up.
+ */
+#ifndef RF_INDEXER_INDEX_H
+#define RF_INDEXER_INDEX_H
+
+#include "blobstore/blobstore.h"
+#include "mappers/pool.h"
+#include "sinks/sink.h"
+
+struct rf_index;
+
+struct rf_index_options {
+    const char *name;               /* for messages */
+    const char *store_url, *sink_url;
+    const char *const *mappers;     /* paths or "bundled:NAME" */
+    size_t mapper_count;
+    const char *mapper_program;     /* or NULL, as rf_pool_options */
+    unsigned workers;               /* 0: one per core */
+    uint64_t cache_bytes;           /* of the sink; 0: its default */
+    uint32_t batch_items;           /* 0: 10,000 items a transaction */
+    uint32_t batch_ms;              /* 0: 500 ms at most before a transaction is committed */
+    int lock_timeout_ms;
+    bool rebuild;                   /* start a full lane even when nothing changed */
+    uint32_t shuffle_seed;          /* verify: map in another order within a batch; 0: in order */
+};
+
+/* Open store, sink and mappers and settle which lanes are needed. RF_INVALID: a mapper does not
+ * load (a version that fails never replaces a running one: err says which keeps running). */
+RF_MUST_USE enum rf_status rf_index_open(struct rf_index **out,
+                                         const struct rf_index_options *options,
+                                         struct rf_error *err);
+void rf_index_close(struct rf_index *index);
+
+struct rf_index_progress {
+    uint64_t changes_done, changes_total; /* of the lane being driven */
+    uint64_t items, rows, dead_letters, parked;
+    bool building;                        /* a lane beside the live one */
+    uint64_t pool_cpu_us, sink_us, feed_us; /* spent by stage */
+};
+
+struct rf_index_hooks {
+    void (*progress)(void *user, const struct rf_index_progress *progress); /* a few times a second */
+    void (*warn)(void *user, const char *line);
+    void *user;
+};
+
+/*
+ * Bring the index up to date: live lane, parks, other lanes, swap. Without follow it ends when
+ * everything is done; with it, it goes on until rf_index_stop. RF_OK also when items were set
+ * aside: see rf_sink_counts.
+ *
+ * RF_DENIED  another writer came first      RF_CANCELLED  stopped; what was committed stays
+ */
+RF_MUST_USE enum rf_status rf_index_run(struct rf_index *index, bool follow,
+                                        const struct rf_index_hooks *hooks, struct rf_error *err);
+
+/* Ask a running index to stop after the batch at hand. Any thread; async-signal-safe. */
+void rf_index_stop(struct rf_index *index);
+
+/* The totals of the last run. */
+void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out);
+
+/* Map everything again into a throw-away sink beside the index, in another order and in fresh
+ * workers, from the mapper texts kept in the index, and compare. RF_CORRUPT when they differ. */
+struct rf_compare_report;
+RF_MUST_USE enum rf_status rf_index_verify(const struct rf_index_options *options,
+                                           void (*problem)(void *user, const char *line),
+                                           const struct rf_index_hooks *hooks,
+                                           struct rf_compare_report *out, struct rf_error *err);
+
+#endif

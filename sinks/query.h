@@ -1,0 +1,93 @@
+/*
+ * query.h - asking an index: SQL, search, and whether it is true
+ *
+ * Every function opens its own read-only connection and may run while a writer works.
+ */
+#ifndef RF_SINKS_QUERY_H
+#define RF_SINKS_QUERY_H
+
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/row.h"
+
+/* ---- SQL ---- */
+
+enum rf_cell_type { RF_CELL_NULL, RF_CELL_INT, RF_CELL_FLOAT, RF_CELL_TEXT, RF_CELL_BYTES };
+
+struct rf_cell {
+    enum rf_cell_type type;
+    int64_t integer;
+    double real;
+    struct rf_bytes text; /* TEXT and BYTES */
+};
+
+/* Called once per row (index from 0) with all cells; names are the same each time. What it answers
+ * other than RF_OK ends the query with that status. */
+typedef enum rf_status (*rf_query_visit)(void *user, uint64_t index, size_t count,
+                                         const char *const *names, const struct rf_cell *cells);
+
+/* Run one read-only statement. RF_INVALID: SQL error or a statement that would write, with SQLite's
+ * words and the place. header is called first, also without rows; may be NULL. interrupted is
+ * polled; when it turns nonzero the query ends with RF_CANCELLED; may be NULL. */
+RF_MUST_USE enum rf_status rf_query_sql(const char *url, const char *sql,
+                                        void (*header)(void *user, size_t count,
+                                                       const char *const *names),
+                                        rf_query_visit visit, void *user,
+                                        const volatile int *interrupted, struct rf_error *err);
+
+/* ---- search ---- */
+
+struct rf_hit {
+    const char *table, *mapper;
+    const char *item;     /* key of the item it was mapped from */
+    const char *name;     /* of the item or of its part, or NULL */
+    const char *column;   /* the one the snippet is from */
+    const char *snippet;  /* hit marked by \x02 and \x03 */
+    const char *title;    /* the first text column's beginning, or NULL */
+    double rank;          /* bm25; lower is better */
+    int64_t row;          /* id within its table */
+    int64_t timestamp_us; /* of the item or of what reaches it; INT64_MIN: unknown */
+};
+
+struct rf_search_options {
+    size_t limit;        /* 0: 20 */
+    size_t offset;
+    const char *table;   /* only this table, or NULL */
+};
+
+/*
+ * Search every `search` column of the live lane. Words are joined by AND; "a phrase"; prefix*;
+ * -word excludes; the last word of the line also matches as a prefix when nothing else does. Any
+ * text is a valid query: characters FTS5 would take for syntax are data. Hits in order of rank,
+ * ties by item. total: hits in all. RF_INVALID: no word in it.
+ */
+RF_MUST_USE enum rf_status rf_query_search(const char *url, const char *words,
+                                           const struct rf_search_options *options,
+                                           enum rf_status (*visit)(void *user,
+                                                                   const struct rf_hit *hit),
+                                           void *user, uint64_t *total, struct rf_error *err);
+
+/* ---- truth ---- */
+
+struct rf_compare_report {
+    uint64_t tables, rows;  /* compared */
+    uint64_t differences;
+    uint64_t limit_letters; /* dead letters of class limit, which may differ between machines */
+};
+
+/*
+ * Compare the live lane of two indexes by canonical rows: items, rows of every mapper table (in
+ * order of item and n, surrogate ids and times of mapping left out), edges, needs, parks, dead
+ * letters, and the full-text index of each table against a fresh one made from its rows. problem gets
+ * one line per difference: table, item, n, column, what is there and what should be (at most 1,000
+ * lines; then a count). RF_CORRUPT when they differ.
+ */
+RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
+                                            void (*problem)(void *user, const char *line),
+                                            void *user, struct rf_compare_report *out,
+                                            struct rf_error *err);
+
+/* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same. */
+RF_MUST_USE enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err);
+
+#endif

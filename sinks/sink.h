@@ -1,0 +1,265 @@
+/*
+ * sink.h - where mapped rows end up
+ *
+ * A sink holds one index: the items ever seen, one real table per mapper table, edges, dead letters,
+ * and the position up to which all of that is complete. What one batch brings commits together with
+ * its position; the position moves by compare-and-swap, so a writer that came too late is refused.
+ * Writing the same items twice leaves the same rows as once.
+ *
+ * A lane is one generation of one or more mappers: the live lane is what people query; another lane
+ * is built beside it, with tables and a position of its own, and swapped in by one transaction.
+ * Rows of `blobs` (items) are shared by all lanes; rows of mapper tables, edges, needs, parks and
+ * dead letters belong to a lane.
+ *
+ * One thread at a time per sink. Backends: sqlite (sink_sqlite.c); the table of functions is
+ * struct rf_sink_ops in sink.c.
+ */
+#ifndef RF_SINKS_SINK_H
+#define RF_SINKS_SINK_H
+
+#include "core/arena.h"
+#include "core/blobref.h"
+#include "core/decl.h"
+#include "core/row.h"
+
+struct rf_sink;
+
+#define RF_ITEM_KEY_SIZE (RF_BLOBREF_SIZE + 1 + RF_MEDIA_MAX) /* with its NUL */
+#define RF_POSITION_SIZE 128                                   /* of a position as text, with NUL */
+
+struct rf_sink_options {
+    bool create;           /* make it when it is not there; else RF_NOT_FOUND */
+    bool write;            /* take the writer's lock (RF_LOCKED names the holder) */
+    int lock_timeout_ms;
+    uint64_t cache_bytes;  /* 0: 64 MiB */
+    uint64_t writer_token; /* chosen at random by each writer */
+};
+
+/* RF_UNSUPPORTED: a newer format. RF_CORRUPT: no index, or damaged (the command that mends it). */
+RF_MUST_USE enum rf_status rf_sink_open(struct rf_sink **out, const char *url,
+                                        const struct rf_sink_options *options,
+                                        struct rf_error *err);
+void rf_sink_close(struct rf_sink *sink);
+
+/* ---- lanes ---- */
+
+struct rf_sink_mapper {
+    const char *identity;       /* 64 hex digits */
+    struct rf_bytes bundle;     /* its texts, kept so that an index can be rebuilt and verified */
+    const struct rf_decl *decl; /* lent until the sink is closed */
+};
+
+struct rf_sink_lane {
+    uint32_t id;      /* from 1, never used again */
+    bool live;
+    bool full;        /* covers every mapper of the index, its swap replaces all */
+    const struct rf_sink_mapper *mappers;
+    size_t mapper_count;
+    char position[RF_POSITION_SIZE]; /* "" at the start; opaque to the sink */
+    int64_t started_us;
+};
+
+/* The lanes as stored (decl parsed again from what was stored), in the arena; live lane first.
+ * After the first fill there is always one live lane; *count is 0 in a new index. */
+RF_MUST_USE enum rf_status rf_sink_lanes(struct rf_sink *sink, struct rf_arena *arena,
+                                         struct rf_sink_lane **lanes, size_t *count,
+                                         struct rf_error *err);
+
+/* Make a lane's tables, at position "". The first lane of an index is live at once. RF_INVALID: a
+ * table name is taken by another mapper of the live lane. */
+RF_MUST_USE enum rf_status rf_sink_lane_begin(struct rf_sink *sink,
+                                              const struct rf_sink_mapper *mappers, size_t count,
+                                              bool full, uint32_t *lane, struct rf_error *err);
+
+/*
+ * One transaction: the lane's mappers replace those of the same name in the live lane (a full lane
+ * replaces all); mappers named in `removed` leave it, their tables too. RF_DENIED unless the lane
+ * stands where the live lane stands. Views and metadata are made again.
+ */
+RF_MUST_USE enum rf_status rf_sink_lane_swap(struct rf_sink *sink, uint32_t lane,
+                                             const char *const *removed, size_t removed_count,
+                                             struct rf_error *err);
+
+/* Remove a lane that is not live, and all it holds. Resumable. */
+RF_MUST_USE enum rf_status rf_sink_lane_drop(struct rf_sink *sink, uint32_t lane,
+                                             struct rf_error *err);
+
+/* ---- writing ---- */
+
+/*
+ * Begin a batch of one lane. The transaction stays open until commit or rollback; items are written
+ * as they come. from is where the caller believes the lane stands.
+ *
+ * RF_DENIED       the lane stands elsewhere: another writer came first; stop
+ * RF_NOT_FOUND    no such lane
+ */
+RF_MUST_USE enum rf_status rf_sink_begin(struct rf_sink *sink, uint32_t lane, const char *from,
+                                         struct rf_error *err);
+
+enum rf_sink_outcome {
+    RF_SINK_ROWS,        /* output replaces what this mapper had of the item */
+    RF_SINK_NONE,        /* this mapper has nothing of the item (removes what it had) */
+    RF_SINK_DEAD,        /* a dead letter: class, reason; no rows */
+    RF_SINK_PARKED_SLOW, /* waits for the slow lane; no rows until then */
+    RF_SINK_PARKED_NEED  /* waits for blobs that are not there; no rows until then */
+};
+
+enum rf_dead_class { RF_DEAD_MAPPER = 1, RF_DEAD_LIMIT, RF_DEAD_BLOB, RF_DEAD_SINK };
+
+struct rf_sink_part {       /* an edge: an item made of a piece of this item */
+    const char *key;        /* of the child item */
+    struct rf_blobref ref;  /* hash of its bytes */
+    const char *media, *name; /* name NULL: none */
+    bool inlined;           /* its bytes were made by the mapper: no range */
+    uint64_t offset, size;
+};
+
+struct rf_sink_need {
+    struct rf_blobref ref;
+    bool present;
+};
+
+struct rf_sink_call {
+    uint16_t mapper; /* index into the lane's mappers */
+    enum rf_sink_outcome outcome;
+    struct rf_bytes output;        /* ROWS: checked records; P and N records are ignored here */
+    const struct rf_sink_part *parts;
+    size_t part_count;
+    const struct rf_sink_need *needs; /* also of ROWS: re-mapped when one of them goes or comes */
+    size_t need_count;
+    enum rf_dead_class dead_class; /* DEAD */
+    const char *reason;            /* DEAD, PARKED_*: one line */
+    uint32_t attempts;
+};
+
+enum rf_sink_item_kind { RF_SINK_BLOB = 1, RF_SINK_FILE, RF_SINK_PART };
+
+struct rf_sink_item {
+    const char *key;         /* BLOB, FILE: the blobref's text; PART: "<blobref>;<media>" */
+    enum rf_sink_item_kind kind;
+    struct rf_blobref ref;
+    uint64_t size, seq;      /* PART: seq 0 */
+    int64_t timestamp_us;    /* PART: INT64_MIN (stored as null) */
+    const char *media;       /* PART, else NULL */
+    const char *name;        /* FILE: its name as text, else NULL */
+    int64_t mtime_us;        /* FILE, else INT64_MIN */
+    const struct rf_sink_call *calls; /* mappers of the lane not named here have nothing */
+    size_t call_count;
+    bool only_calls;         /* leave mappers not named here as they are (a park that was resolved) */
+};
+
+/* Write one item of the open batch. When a higher change of the item is stored already, nothing is
+ * written and *stale (may be NULL) is true. A row that the sink refuses becomes a dead letter of
+ * class sink for its (item, mapper); the rest of the item is stored. */
+RF_MUST_USE enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item,
+                                       bool *stale, struct rf_error *err);
+
+/* A tombstone: remove all the lane holds of the item of this blobref, with the parts that nothing
+ * else reaches; dependants that needed this blob are unmapped and parked. */
+RF_MUST_USE enum rf_status rf_sink_remove(struct rf_sink *sink, const struct rf_blobref *ref,
+                                          uint64_t seq, int64_t timestamp_us,
+                                          struct rf_error *err);
+
+/* A blob came (any put, part contents included): parks that wait for it become ready. Cheap when
+ * nothing is parked. */
+RF_MUST_USE enum rf_status rf_sink_arrived(struct rf_sink *sink, const struct rf_blobref *ref,
+                                           struct rf_error *err);
+
+/* Commit items and the lane's new position together (the position as it was: to = from).
+ * RF_UNAVAILABLE: nothing was stored, the batch is rolled back; write it again later.
+ * RF_TIMEOUT: unknown; begin again, which tells. */
+RF_MUST_USE enum rf_status rf_sink_commit(struct rf_sink *sink, const char *to,
+                                          struct rf_error *err);
+void rf_sink_rollback(struct rf_sink *sink);
+
+/* Whether an edge of the lane already reaches this part: it was mapped then, with its rows stored. */
+RF_MUST_USE enum rf_status rf_sink_has_part(struct rf_sink *sink, uint32_t lane, const char *key,
+                                            bool *out, struct rf_error *err);
+
+/* Whether the mapper emitted any part in the lane. */
+RF_MUST_USE enum rf_status rf_sink_mapper_splits(struct rf_sink *sink, uint32_t lane,
+                                                 const char *name, bool *out,
+                                                 struct rf_error *err);
+
+/* ---- parks and dead letters ---- */
+
+enum rf_park_kind {
+    RF_PARK_SLOW,   /* for the slow lane */
+    RF_PARK_NEED,   /* its blobs are not there */
+    RF_PARK_READY,  /* its blobs came, or a person asked for a retry */
+    RF_PARK_KIND_COUNT
+};
+
+/* How an item can be got again: a blob or file by its ref; a part from a parent of the lane. */
+struct rf_sink_origin {
+    char parent_key[RF_ITEM_KEY_SIZE]; /* "" unless the item is a part */
+    struct rf_blobref parent_ref;
+    enum rf_sink_item_kind parent_kind;
+    bool inlined;
+    uint64_t offset, size;
+};
+
+struct rf_sink_park {
+    char key[RF_ITEM_KEY_SIZE];
+    enum rf_sink_item_kind kind;
+    struct rf_blobref ref;
+    uint64_t seq, size;
+    int64_t timestamp_us;
+    uint16_t mapper; /* index into the lane's mappers */
+    enum rf_park_kind park;
+    uint32_t attempts;
+};
+
+/* Parks of a lane and kind, oldest first, at most max; after: resume behind this rowid (0: first),
+ * set to the last one's. */
+RF_MUST_USE enum rf_status rf_sink_parks(struct rf_sink *sink, uint32_t lane,
+                                         enum rf_park_kind kind, int64_t *after,
+                                         struct rf_sink_park *out, size_t max, size_t *count,
+                                         struct rf_error *err);
+
+/* The refs a need-park waits for. */
+RF_MUST_USE enum rf_status rf_sink_park_needs(struct rf_sink *sink, uint32_t lane,
+                                              const struct rf_sink_park *park,
+                                              struct rf_arena *arena, struct rf_blobref **refs,
+                                              size_t *count, struct rf_error *err);
+
+/* Where a part can be cut out again: one of the edges that reach it. RF_NOT_FOUND: none does. */
+RF_MUST_USE enum rf_status rf_sink_origin_of(struct rf_sink *sink, uint32_t lane, const char *key,
+                                             struct rf_sink_origin *out, struct rf_error *err);
+
+struct rf_dead_letter {
+    const char *key, *mapper, *reason, *dead_class; /* lent to the visitor */
+    const char *name;    /* of the item, or NULL */
+    uint64_t seq;
+    uint32_t attempts;
+    int64_t at_us;
+};
+
+/* Visit the live lane's dead letters in order of item and mapper. */
+RF_MUST_USE enum rf_status rf_sink_dead_letters(struct rf_sink *sink,
+                                                enum rf_status (*visit)(void *user,
+                                                                        const struct rf_dead_letter *),
+                                                void *user, struct rf_error *err);
+
+/* Turn dead letters of the live lane into ready parks: all, of one mapper, of one item (NULL: any).
+ * A batch must not be open. */
+RF_MUST_USE enum rf_status rf_sink_retry(struct rf_sink *sink, const char *mapper, const char *key,
+                                         uint64_t *count, struct rf_error *err);
+
+/* ---- small facts of the index ---- */
+
+/* A named text kept with the index: plan, pause flag, store uuid. NULL value removes. */
+RF_MUST_USE enum rf_status rf_sink_set_fact(struct rf_sink *sink, const char *name,
+                                            const char *value, struct rf_error *err);
+/* In the arena; RF_NOT_FOUND. */
+RF_MUST_USE enum rf_status rf_sink_get_fact(struct rf_sink *sink, struct rf_arena *arena,
+                                            const char *name, const char **value,
+                                            struct rf_error *err);
+
+struct rf_sink_counts {
+    uint64_t items, rows, parts, dead_letters, parked_slow, parked_need, parked_ready, cuts;
+};
+RF_MUST_USE enum rf_status rf_sink_counts(struct rf_sink *sink, uint32_t lane,
+                                          struct rf_sink_counts *out, struct rf_error *err);
+
+#endif
