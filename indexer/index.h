@@ -14,28 +14,6 @@
 
 struct rf_index;
 
-struct rf_index_options {
-    const char *name;               /* for messages */
-    const char *store_url, *sink_url;
-    const char *const *mappers;     /* paths or "bundled:NAME" */
-    size_t mapper_count;
-    const char *mapper_program;     /* or NULL, as rf_pool_options */
-    unsigned workers;               /* 0: one per core */
-    uint64_t cache_bytes;           /* of the sink; 0: its default */
-    uint32_t batch_items;           /* 0: 10,000 items a transaction */
-    uint32_t batch_ms;              /* 0: 500 ms at most before a transaction is committed */
-    int lock_timeout_ms;
-    bool rebuild;                   /* start a full lane even when nothing changed */
-    uint32_t shuffle_seed;          /* verify: map in another order within a batch; 0: in order */
-};
-
-/* Open store, sink and mappers and settle which lanes are needed. RF_INVALID: a mapper does not
- * load (a version that fails never replaces a running one: err says which keeps running). */
-RF_MUST_USE enum rf_status rf_index_open(struct rf_index **out,
-                                         const struct rf_index_options *options,
-                                         struct rf_error *err);
-void rf_index_close(struct rf_index *index);
-
 struct rf_index_progress {
     uint64_t changes_done, changes_total; /* of the lane being driven */
     uint64_t items, rows, dead_letters, parked;
@@ -49,6 +27,39 @@ struct rf_index_hooks {
     void *user;
 };
 
+struct rf_index_options {
+    const char *name;               /* for messages */
+    const char *store_url, *sink_url;
+    const char *const *mappers;     /* paths or "bundled:NAME" */
+    size_t mapper_count;
+    const char *mapper_program;     /* or NULL, as rf_pool_options */
+    unsigned workers;               /* 0: one per core */
+    uint64_t cache_bytes;           /* of the sink; 0: its default */
+    uint32_t batch_items;           /* 0: 10,000 items a transaction */
+    uint32_t batch_ms;              /* 0: 500 ms at most before a transaction is committed */
+    int lock_timeout_ms;
+    bool rebuild;                   /* start a full lane even when nothing changed */
+    uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
+    bool jit_off;                   /* interpret mappers only, for cross-checks */
+    struct rf_index_hooks hooks;    /* how it speaks while it works */
+};
+
+/*
+ * Open store, sink and mappers and settle which lanes are needed. A mapper that does not load is
+ * told through hooks.warn and costs itself only: when the index has a running version of it, that
+ * one goes on; a version that fails never replaces a running one. rf_index_broken counts them.
+ *
+ * RF_DENIED   the index was made from another store    RF_CURSOR_*  the store was rolled back
+ * RF_INVALID  not one mapper loads                      RF_LOCKED    another process writes it
+ */
+RF_MUST_USE enum rf_status rf_index_open(struct rf_index **out,
+                                         const struct rf_index_options *options,
+                                         struct rf_error *err);
+void rf_index_close(struct rf_index *index);
+
+/* Mappers that were asked for and did not load. */
+size_t rf_index_broken(const struct rf_index *index);
+
 /*
  * Bring the index up to date: live lane, parks, other lanes, swap. Without follow it ends when
  * everything is done; with it, it goes on until rf_index_stop. RF_OK also when items were set
@@ -56,8 +67,7 @@ struct rf_index_hooks {
  *
  * RF_DENIED  another writer came first      RF_CANCELLED  stopped; what was committed stays
  */
-RF_MUST_USE enum rf_status rf_index_run(struct rf_index *index, bool follow,
-                                        const struct rf_index_hooks *hooks, struct rf_error *err);
+RF_MUST_USE enum rf_status rf_index_run(struct rf_index *index, bool follow, struct rf_error *err);
 
 /* Ask a running index to stop after the batch at hand. Any thread; async-signal-safe. */
 void rf_index_stop(struct rf_index *index);
@@ -70,7 +80,6 @@ void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out
 struct rf_compare_report;
 RF_MUST_USE enum rf_status rf_index_verify(const struct rf_index_options *options,
                                            void (*problem)(void *user, const char *line),
-                                           const struct rf_index_hooks *hooks,
                                            struct rf_compare_report *out, struct rf_error *err);
 
 #endif
