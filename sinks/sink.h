@@ -47,6 +47,11 @@ struct rf_sink_mapper {
     const char *identity;       /* 64 hex digits */
     struct rf_bytes bundle;     /* its texts, kept so that an index can be rebuilt and verified */
     const struct rf_decl *decl; /* lent until the sink is closed */
+    /* A live splitter that a lane which is not full runs along, so that parts reach the lane's own
+     * mappers: its edges are kept in the lane and steer what lives there, but it has no tables,
+     * dead letters or parks here, its rows are ignored, and the swap drops its edges (they equal
+     * the live lane's). Its place in `mappers` counts for rf_sink_call.mapper all the same. */
+    bool edges_only;
 };
 
 struct rf_sink_lane {
@@ -155,7 +160,9 @@ RF_MUST_USE enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sin
                                        bool *stale, struct rf_error *err);
 
 /* A tombstone: remove all the lane holds of the item of this blobref, with the parts that nothing
- * else reaches; dependants that needed this blob are unmapped and parked. */
+ * else reaches; dependants that needed this blob are unmapped and parked. Nothing when a higher
+ * change of the item is stored. Parts left without an edge by a put or a remove go at commit, so
+ * that an edge made later in the same batch keeps them. */
 RF_MUST_USE enum rf_status rf_sink_remove(struct rf_sink *sink, const struct rf_blobref *ref,
                                           uint64_t seq, int64_t timestamp_us,
                                           struct rf_error *err);
