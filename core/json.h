@@ -23,7 +23,8 @@ enum rf_json_type {
 
 struct rf_json {
     enum rf_json_type type;
-    struct rf_bytes text;  /* STRING: decoded, NUL behind it; NUMBER: as written */
+    uint32_t line;         /* of the text, from 1, where the value begins */
+    struct rf_bytes text;  /* STRING: decoded, NUL behind it; NUMBER: as written, NUL behind it */
     struct rf_bytes key;   /* of a member of an object: decoded, NUL behind it */
     struct rf_json *items; /* ARRAY and OBJECT: count values, in the order of the text */
     size_t count;
@@ -31,8 +32,8 @@ struct rf_json {
 
 #define RF_JSON_DEPTH_MAX 128 /* of rf_json_parse */
 
-/* Parse all of text into the arena. RF_INVALID: err names line and column; RF_LIMIT: deeper than
- * RF_JSON_DEPTH_MAX or larger than the arena allows. */
+/* Parse all of text into the arena; nothing of text is needed afterwards. RF_INVALID: err names line
+ * and column; RF_LIMIT: deeper than RF_JSON_DEPTH_MAX or larger than the arena allows. */
 RF_MUST_USE enum rf_status rf_json_parse(const struct rf_json **out, struct rf_arena *arena,
                                          struct rf_bytes text, struct rf_error *err);
 
@@ -54,7 +55,7 @@ void rf_json_put_int(struct rf_buf *buf, int64_t value);
 void rf_json_put_double(struct rf_buf *buf, double value); /* finite; ECMAScript's shortest form */
 
 /* Write the RFC 8785 form of a parsed value: keys sorted by UTF-16 code units, shortest numbers.
- * Numbers go through a double, as that RFC says. */
+ * Numbers go through a double, as that RFC says; one too large for it marks buf RF_LIMIT. */
 void rf_json_put_canonical(struct rf_buf *buf, const struct rf_json *value);
 
 #endif
