@@ -4,8 +4,8 @@
  * Loaded into the program under test by LD_PRELOAD, it sees every operation that changes a file or
  * folder under REFUGE_FAULT_DIR, numbers them 1, 2, 3, … over all threads and, because the number
  * lives in a shared file, over the processes of one workload. At the chosen number it kills the
- * process, fails the call or shortens the write. It can also journal every operation with its bytes,
- * so that replay.py can build what a power cut would have left.
+ * process, fails the call or shortens the write. It can also journal every operation with its
+ * bytes, so that replay.py can build what a power cut would have left.
  *
  *   REFUGE_FAULT_DIR      absolute folder to watch, as the program will name it
  *   REFUGE_FAULT_STATE    file of struct state (made by the harness, zeroed); required
@@ -17,8 +17,8 @@
  *   REFUGE_FAULT_JOURNAL  file to append the journal to
  *
  * Operations run one at a time under one lock, so the journal's order is the order of effects. A
- * process that never opens a file under the folder (a jailed mapper) makes no system call because of
- * this library, and no descriptor is kept open by it. Stores through mmap are invisible; replay.py
+ * process that never opens a file under the folder (a jailed mapper) makes no system call because
+ * of this library, and no descriptor is kept open by it. Stores through mmap are invisible; replay.py
  * knows which files those are. Calls that stdio makes inside libc are invisible too; the harness
  * detects them, because then the journal does not reproduce the folder.
  */
@@ -340,7 +340,7 @@ static void journal(const struct step *step, const struct effect *effect)
     syscall(SYS_close, fd);
 }
 
-/* After the effect: journal it, strike if this is the kill after, give the lock back. Keeps errno. */
+/* After the effect: journal it, strike if this is the kill after, unlock. Keeps errno. */
 static void leave(const struct step *step, const struct effect *effect, bool happened)
 {
     int saved = errno;
@@ -662,7 +662,8 @@ int linkat(int from_fd, const char *from, int to_fd, const char *to, int flags)
 static int truncate_own(int fd, const char *path, uint64_t inode, off_t size)
 {
     struct step step = enter(OP_TRUNCATE, path);
-    struct effect effect = { .op = OP_TRUNCATE, .inode = inode, .size = (uint64_t)size, .path = path };
+    struct effect effect = { .op = OP_TRUNCATE, .inode = inode, .size = (uint64_t)size,
+                             .path = path };
     int result = -1;
 
     if (!fails(&step))
