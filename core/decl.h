@@ -36,7 +36,7 @@ struct rf_column {
     const char *title; /* for a person, or NULL */
 };
 
-struct rf_index {
+struct rf_table_index {
     const char *columns[8];
     size_t count;
 };
@@ -54,7 +54,7 @@ struct rf_table {
     const char *title; /* for a person, or NULL */
     struct rf_column *columns;
     size_t column_count;
-    struct rf_index *indexes;
+    struct rf_table_index *indexes;
     size_t index_count;
     struct rf_latest latest;
 };

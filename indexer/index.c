@@ -1,0 +1,658 @@
+/*
+ * index.c - one index: which lanes it needs, and driving them
+ *
+ * At open the mappers asked for are compared with those of the live lane, by name and identity.
+ * What changed gets a lane beside the live one; a lane that was being built for the same versions
+ * is taken up again, any other is dropped. When a mapper that cuts parts came, went or changed, the
+ * lane covers every mapper, because other parts mean other items; else it covers what changed, and
+ * runs the splitters along for their parts alone.
+ *
+ * The live lane always goes first: it is caught up before a lane beside it gets a slice.
+ */
+#include "indexer/index.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "indexer/index_internal.h"
+#include "indexer/pipeline.h"
+#include "sinks/query.h"
+
+#define BATCH_ITEMS 10000u
+#define BATCH_MS 500u
+#define SLICE_MS 2000u             /* of a lane beside the live one, while following */
+#define RETRY_FIRST_MS 200u        /* back-off while the sink or the store cannot be reached */
+#define RETRY_MAX_MS 30000u
+
+struct rf_index {
+    struct rf_index_options options;
+    struct rf_store *store;
+    struct rf_sink *sink;
+    struct rf_pool *pool;
+    struct rf_arena arena;         /* names, lanes as they are now */
+    struct rf_arena lanes_arena;
+    struct rf_mapper **wanted;     /* in the order asked for */
+    size_t wanted_count, broken;
+    struct rf_sink_lane *lanes;    /* live first; at most one beside it */
+    size_t lane_count;
+    struct rf_pipeline *live, *beside;
+    uint64_t beside_until;         /* where the lane beside may go: where the live lane stands */
+    const char **removed;          /* mappers that leave with the next swap */
+    size_t removed_count;
+    struct rf_index_progress progress;
+    uint64_t until_seq;            /* verify: stop there; UINT64_MAX */
+    volatile int stop;
+    _Atomic(struct rf_pipeline *) waiting; /* whom rf_index_stop wakes */
+};
+
+static void warn(struct rf_index *index, const char *line)
+{
+    if (index->options.hooks.warn)
+        index->options.hooks.warn(index->options.hooks.user, line);
+}
+
+static const char *name_of(const struct rf_mapper *mapper)
+{
+    return rf_mapper_decl(mapper)->name;
+}
+
+static struct rf_sink_lane *live_lane(struct rf_index *index)
+{
+    return index->lane_count && index->lanes[0].live ? &index->lanes[0] : NULL;
+}
+
+static struct rf_sink_lane *lane_beside(struct rf_index *index)
+{
+    for (size_t i = 0; i < index->lane_count; i++) {
+        if (!index->lanes[i].live)
+            return &index->lanes[i];
+    }
+    return NULL;
+}
+
+static const struct rf_sink_mapper *find_in_lane(const struct rf_sink_lane *lane, const char *name)
+{
+    for (size_t i = 0; lane && i < lane->mapper_count; i++) {
+        if (strcmp(lane->mappers[i].decl->name, name) == 0)
+            return &lane->mappers[i];
+    }
+    return NULL;
+}
+
+static struct rf_mapper *find_wanted(const struct rf_index *index, const char *name)
+{
+    for (size_t i = 0; i < index->wanted_count; i++) {
+        if (strcmp(name_of(index->wanted[i]), name) == 0)
+            return index->wanted[i];
+    }
+    return NULL;
+}
+
+static enum rf_status read_lanes(struct rf_index *index, struct rf_error *err)
+{
+    rf_arena_clear(&index->lanes_arena);
+    index->lanes = NULL;
+    index->lane_count = 0;
+    return rf_sink_lanes(index->sink, &index->lanes_arena, &index->lanes, &index->lane_count, err);
+}
+
+/* ---- mappers ---- */
+
+/* A mapper that does not load: its running version goes on when the index has one. The name it had
+ * is kept as a fact under its path. */
+static enum rf_status keep_running_version(struct rf_index *index, const char *path,
+                                           const struct rf_error *why, struct rf_error *err)
+{
+    const struct rf_sink_mapper *running = NULL;
+    const char *name = NULL;
+    char fact[PATH_MAX_FACT], line[RF_ERROR_SIZE + 200];
+    enum rf_status status;
+
+    index->broken++;
+    snprintf(fact, sizeof fact, "mapper:%s", path);
+    status = rf_sink_get_fact(index->sink, &index->arena, fact, &name, err);
+    if (status != RF_OK && status != RF_NOT_FOUND)
+        return status;
+    rf_error_clear(err);
+    if (status == RF_OK)
+        running = find_in_lane(live_lane(index), name);
+    if (!running) {
+        snprintf(line, sizeof line, "mapper '%s' does not load: %s, left out", path, why->message);
+        warn(index, line);
+        return RF_OK;
+    }
+    snprintf(line, sizeof line, "mapper '%s' does not load: %s; the version before goes on", path,
+             why->message);
+    warn(index, line);
+    return rf_pool_load_bundle(index->pool, running->bundle,
+                               &index->wanted[index->wanted_count++], err);
+}
+
+static enum rf_status load_mapper(struct rf_index *index, const char *path, struct rf_error *err)
+{
+    struct rf_mapper *mapper;
+    struct rf_error why = {0};
+    char fact[PATH_MAX_FACT], line[RF_ERROR_SIZE];
+    enum rf_status status = rf_pool_load(index->pool, path, &mapper, &why);
+
+    if (status == RF_UNAVAILABLE) { /* no worker can be started: not the mapper's fault */
+        if (err)
+            *err = why;
+        return status;
+    }
+    if (status != RF_OK)
+        return keep_running_version(index, path, &why, err);
+    if (find_wanted(index, name_of(mapper))) {
+        snprintf(line, sizeof line, "mapper '%s' has the name '%s', which another has, left out",
+                 path, name_of(mapper));
+        warn(index, line);
+        index->broken++;
+        return RF_OK;
+    }
+    index->wanted[index->wanted_count++] = mapper;
+    snprintf(fact, sizeof fact, "mapper:%s", path);
+    return rf_sink_set_fact(index->sink, fact, name_of(mapper), err);
+}
+
+static enum rf_status load_mappers(struct rf_index *index, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    index->wanted = rf_arena_alloc(&index->arena,
+                                   (index->options.mapper_count + 1) * sizeof *index->wanted);
+    for (size_t i = 0; i < index->options.mapper_count && status == RF_OK; i++)
+        status = load_mapper(index, index->options.mappers[i], err);
+    if (status == RF_OK && index->wanted_count == 0)
+        status = rf_error_set(err, RF_INVALID,
+                              "no mapper loads, so there is nothing to index with");
+    return status;
+}
+
+/* ---- which lanes ---- */
+
+static bool has_changed(const struct rf_index *index, const struct rf_sink_lane *live, size_t i)
+{
+    const struct rf_sink_mapper *running = find_in_lane(live, name_of(index->wanted[i]));
+
+    return !running ||
+           strcmp(running->identity, rf_mapper_identity(index->wanted[i])) != 0;
+}
+
+/* Whether every mapper must be built again, because parts may change. */
+static bool parts_may_change(const struct rf_index *index, const struct rf_sink_lane *live)
+{
+    for (size_t i = 0; i < index->wanted_count; i++) {
+        const struct rf_sink_mapper *running = find_in_lane(live, name_of(index->wanted[i]));
+
+        if (has_changed(index, live, i) &&
+            (rf_mapper_decl(index->wanted[i])->splits || (running && running->decl->splits)))
+            return true;
+    }
+    for (size_t i = 0; i < live->mapper_count; i++) {
+        if (live->mappers[i].decl->splits && !find_wanted(index, live->mappers[i].decl->name))
+            return true;
+    }
+    return false;
+}
+
+static struct rf_sink_mapper sink_mapper(const struct rf_mapper *mapper, bool edges_only)
+{
+    return (struct rf_sink_mapper){.identity = rf_mapper_identity(mapper),
+                                   .bundle = rf_mapper_bundle(mapper),
+                                   .decl = rf_mapper_decl(mapper),
+                                   .edges_only = edges_only};
+}
+
+/* The mappers a lane beside the live one needs: those that changed, or all, then the splitters. */
+static size_t needed_mappers(const struct rf_index *index, const struct rf_sink_lane *live,
+                             bool full, struct rf_sink_mapper *out)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < index->wanted_count; i++) {
+        if (full || has_changed(index, live, i))
+            out[count++] = sink_mapper(index->wanted[i], false);
+    }
+    for (size_t i = 0; i < index->wanted_count && !full && count; i++) {
+        if (!has_changed(index, live, i) && rf_mapper_decl(index->wanted[i])->splits)
+            out[count++] = sink_mapper(index->wanted[i], true);
+    }
+    return count;
+}
+
+static bool same_mappers(const struct rf_sink_lane *lane, const struct rf_sink_mapper *mappers,
+                         size_t count, bool full)
+{
+    if (lane->mapper_count != count || lane->full != full)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(lane->mappers[i].identity, mappers[i].identity) != 0 ||
+            lane->mappers[i].edges_only != mappers[i].edges_only)
+            return false;
+    }
+    return true;
+}
+
+static void find_removed(struct rf_index *index, const struct rf_sink_lane *live)
+{
+    index->removed = rf_arena_alloc(&index->arena,
+                                    (live->mapper_count + 1) * sizeof *index->removed);
+    index->removed_count = 0;
+    for (size_t i = 0; i < live->mapper_count; i++) {
+        const char *name = live->mappers[i].decl->name;
+
+        if (!find_wanted(index, name))
+            index->removed[index->removed_count++] =
+                rf_arena_copy(&index->arena, name, strlen(name));
+    }
+}
+
+/* A lane without mappers stands at once where the live lane stands: its swap removes mappers. */
+static enum rf_status move_empty_lane(struct rf_index *index, uint32_t lane, const char *to,
+                                      struct rf_error *err)
+{
+    enum rf_status status;
+
+    if (!to[0])
+        return RF_OK;
+    status = rf_sink_begin(index->sink, lane, "", err);
+    return status == RF_OK ? rf_sink_commit(index->sink, to, err) : status;
+}
+
+static enum rf_status settle_beside(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_sink_lane *live = live_lane(index), *beside = lane_beside(index);
+    struct rf_sink_mapper *mappers = rf_arena_alloc(
+        &index->arena, (2 * index->wanted_count + 1) * sizeof *mappers);
+    bool full = parts_may_change(index, live), changed;
+    enum rf_status status = RF_OK;
+    uint32_t lane = 0;
+    size_t count;
+
+    find_removed(index, live);
+    if (index->options.rebuild || (beside && beside->full && !index->options.rebuild && !full &&
+                                   same_mappers(beside, mappers,
+                                                needed_mappers(index, live, true, mappers), true)))
+        full = true; /* asked for now, or asked for before and not yet finished */
+    count = needed_mappers(index, live, full, mappers);
+    changed = count || index->removed_count;
+    if (beside && (!changed || !same_mappers(beside, mappers, count, full))) {
+        status = rf_sink_lane_drop(index->sink, beside->id, err);
+        beside = NULL;
+    }
+    if (status == RF_OK && changed && !beside) {
+        status = rf_sink_lane_begin(index->sink, mappers, count, full, &lane, err);
+        if (status == RF_OK && count == 0)
+            status = move_empty_lane(index, lane, live->position, err);
+    }
+    return status == RF_OK ? read_lanes(index, err) : status;
+}
+
+static enum rf_status settle_lanes(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_sink_mapper *mappers;
+    uint32_t lane;
+    enum rf_status status;
+
+    if (live_lane(index))
+        return settle_beside(index, err);
+    mappers = rf_arena_alloc(&index->arena, (index->wanted_count + 1) * sizeof *mappers);
+    for (size_t i = 0; i < index->wanted_count; i++)
+        mappers[i] = sink_mapper(index->wanted[i], false);
+    status = rf_sink_lane_begin(index->sink, mappers, index->wanted_count, true, &lane, err);
+    return status == RF_OK ? read_lanes(index, err) : status;
+}
+
+/* ---- pipelines ---- */
+
+/* The pool's mapper for one of a lane: as wanted when the identity is the same, else from the text
+ * kept in the sink. */
+static enum rf_status mapper_of_lane(struct rf_index *index, const struct rf_sink_mapper *kept,
+                                     const struct rf_mapper **out, struct rf_error *err)
+{
+    struct rf_mapper *loaded;
+    enum rf_status status;
+
+    for (size_t i = 0; i < index->wanted_count; i++) {
+        if (strcmp(rf_mapper_identity(index->wanted[i]), kept->identity) == 0) {
+            *out = index->wanted[i];
+            return RF_OK;
+        }
+    }
+    status = rf_pool_load_bundle(index->pool, kept->bundle, &loaded, err);
+    if (status == RF_OK && strcmp(rf_mapper_identity(loaded), kept->identity) != 0)
+        return rf_error_set(err, RF_CORRUPT,
+                            "the text of mapper '%s' kept in index '%s' is damaged: it hashes to "
+                            "%.12s, not %.12s; run 'refuge index rebuild'",
+                            kept->decl->name, index->options.name, rf_mapper_identity(loaded),
+                            kept->identity);
+    if (status == RF_OK)
+        *out = loaded;
+    return status;
+}
+
+static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink_lane *lane,
+                                    struct rf_pipeline **out, struct rf_error *err)
+{
+    struct rf_pipeline_mapper *mappers =
+        rf_arena_alloc(&index->arena, (lane->mapper_count + 1) * sizeof *mappers);
+    struct rf_pipeline_options options = {
+        .store = index->store,
+        .pool = index->pool,
+        .sink = index->sink,
+        .lane = lane->id,
+        .position = lane->position,
+        .mappers = mappers,
+        .mapper_count = lane->mapper_count,
+        .building = !lane->live,
+        .batch_items = index->options.batch_items ? index->options.batch_items : BATCH_ITEMS,
+        .batch_ms = index->options.batch_ms ? index->options.batch_ms : BATCH_MS,
+        .shuffle_seed = index->options.shuffle_seed,
+        .stop = &index->stop,
+        .hooks = &index->options.hooks,
+        .progress = &index->progress,
+    };
+    enum rf_status status = RF_OK;
+
+    for (size_t i = 0; i < lane->mapper_count && status == RF_OK; i++) {
+        status = mapper_of_lane(index, &lane->mappers[i], &mappers[i].mapper, err);
+        mappers[i].edges_only = lane->mappers[i].edges_only;
+    }
+    if (status == RF_OK)
+        status = rf_pipeline_open(out, &options, err);
+    return status;
+}
+
+/* (Re)open the pipelines of the lanes as they are now. */
+static enum rf_status open_pipelines(struct rf_index *index, struct rf_error *err)
+{
+    enum rf_status status;
+
+    rf_pipeline_close(index->live);
+    rf_pipeline_close(index->beside);
+    index->live = index->beside = NULL;
+    status = open_pipeline(index, live_lane(index), &index->live, err);
+    if (status == RF_OK && lane_beside(index))
+        status = open_pipeline(index, lane_beside(index), &index->beside, err);
+    return status;
+}
+
+/* ---- pool source: what mappers read while they run ---- */
+
+static enum rf_status read_item(void *user, struct rf_item *item, uint64_t offset, void *out,
+                                size_t size, size_t *got, struct rf_error *err)
+{
+    struct rf_index *index = user;
+
+    return rf_pipeline_read_item(index->store, item, offset, out, size, got, err);
+}
+
+static enum rf_status need_stat(void *user, const struct rf_blobref *ref, uint64_t *size,
+                                struct rf_error *err)
+{
+    struct rf_index *index = user;
+    struct rf_stat stat;
+    enum rf_status status = rf_store_stat(index->store, ref, &stat, err);
+
+    if (status == RF_OK)
+        *size = stat.size;
+    return status;
+}
+
+static enum rf_status need_read(void *user, const struct rf_blobref *ref, uint64_t offset,
+                                void *out, size_t size, size_t *got, struct rf_error *err)
+{
+    struct rf_index *index = user;
+
+    return rf_store_read(index->store, ref, offset, out, size, got, err);
+}
+
+/* ---- opening ---- */
+
+/* An index belongs to one store for ever: positions of another mean nothing here. */
+static enum rf_status check_store(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_store_info info;
+    const char *uuid;
+    enum rf_status status = rf_store_info(index->store, &info, err);
+
+    if (status != RF_OK)
+        return status;
+    status = rf_sink_get_fact(index->sink, &index->arena, "store", &uuid, err);
+    if (status == RF_NOT_FOUND) {
+        rf_error_clear(err);
+        return rf_sink_set_fact(index->sink, "store", info.uuid, err);
+    }
+    if (status == RF_OK && strcmp(uuid, info.uuid) != 0)
+        return rf_error_set(err, RF_DENIED,
+                            "index '%s' was made from store %s, not from store %s at '%s'; use "
+                            "another index, or remove it and run 'refuge index run'",
+                            index->options.name, uuid, info.uuid, index->options.store_url);
+    return status;
+}
+
+static enum rf_status open_parts(struct rf_index *index, struct rf_error *err)
+{
+    const struct rf_index_options *o = &index->options;
+    struct rf_store_options store = {.mode = RF_STORE_READ};
+    struct rf_sink_options sink = {.create = true, .write = true,
+                                   .lock_timeout_ms = o->lock_timeout_ms,
+                                   .cache_bytes = o->cache_bytes};
+    struct rf_pool_options pool = {.program = o->mapper_program, .workers = o->workers,
+                                   .jit_off = o->jit_off};
+    struct rf_pool_source source = {read_item, need_stat, need_read, index};
+    enum rf_status status;
+
+    if (getrandom(&sink.writer_token, sizeof sink.writer_token, 0) != sizeof sink.writer_token)
+        return rf_error_set(err, RF_IO, "the system gives no random numbers");
+    status = rf_store_open(&index->store, o->store_url, &store, err);
+    if (status == RF_OK)
+        status = rf_sink_open(&index->sink, o->sink_url, &sink, err);
+    if (status == RF_OK)
+        status = check_store(index, err);
+    if (status == RF_OK)
+        status = rf_pool_open(&index->pool, &pool, err);
+    if (status == RF_OK)
+        rf_pool_set_source(index->pool, &source);
+    return status;
+}
+
+static struct rf_index *index_new(const struct rf_index_options *options)
+{
+    struct rf_index *index = calloc(1, sizeof *index);
+
+    if (!index)
+        return NULL;
+    index->options = *options;
+    index->until_seq = UINT64_MAX;
+    rf_arena_init(&index->arena, (size_t)256 << 20);
+    rf_arena_init(&index->lanes_arena, (size_t)256 << 20);
+    return index;
+}
+
+enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_options *options,
+                                  const struct rf_bytes *bundles, size_t bundle_count,
+                                  uint64_t until_seq, struct rf_error *err)
+{
+    struct rf_index *index = index_new(options);
+    enum rf_status status;
+
+    if (!index)
+        return rf_error_set(err, RF_NOMEM, "no memory for an index");
+    index->until_seq = until_seq;
+    status = open_parts(index, err);
+    if (status == RF_OK)
+        status = read_lanes(index, err);
+    if (status == RF_OK && bundles) {
+        index->wanted = rf_arena_alloc(&index->arena, (bundle_count + 1) * sizeof *index->wanted);
+        for (size_t i = 0; i < bundle_count && status == RF_OK; i++)
+            status = rf_pool_load_bundle(index->pool, bundles[i],
+                                         &index->wanted[index->wanted_count++], err);
+    } else if (status == RF_OK) {
+        status = load_mappers(index, err);
+    }
+    if (status == RF_OK)
+        status = settle_lanes(index, err);
+    if (status == RF_OK)
+        status = open_pipelines(index, err);
+    if (status != RF_OK) {
+        rf_index_close(index);
+        return rf_error_context(err, status, "cannot open index '%s'", options->name);
+    }
+    *out = index;
+    return RF_OK;
+}
+
+enum rf_status rf_index_open(struct rf_index **out, const struct rf_index_options *options,
+                             struct rf_error *err)
+{
+    return rf_index_open_with(out, options, NULL, 0, UINT64_MAX, err);
+}
+
+void rf_index_close(struct rf_index *index)
+{
+    if (!index)
+        return;
+    rf_pipeline_close(index->live);
+    rf_pipeline_close(index->beside);
+    rf_pool_close(index->pool);
+    rf_sink_close(index->sink);
+    rf_store_close(index->store);
+    rf_arena_release(&index->lanes_arena);
+    rf_arena_release(&index->arena);
+    free(index);
+}
+
+size_t rf_index_broken(const struct rf_index *index)
+{
+    return index->broken;
+}
+
+/* ---- running ---- */
+
+static enum rf_status note_total(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_store_info info;
+    enum rf_status status = rf_store_info(index->store, &info, err);
+
+    if (status == RF_OK)
+        index->progress.changes_total = info.next_seq - 1;
+    return status;
+}
+
+static enum rf_status swap_lane(struct rf_index *index, struct rf_error *err)
+{
+    uint32_t lane = lane_beside(index)->id;
+    enum rf_status status;
+
+    /* The pipelines hold statements and positions of lanes that are about to change. */
+    rf_pipeline_close(index->live);
+    rf_pipeline_close(index->beside);
+    index->live = index->beside = NULL;
+    status = rf_sink_lane_swap(index->sink, lane, index->removed, index->removed_count, err);
+    index->removed_count = 0;
+    if (status == RF_OK)
+        status = read_lanes(index, err);
+    if (status == RF_OK)
+        status = open_pipelines(index, err);
+    return status;
+}
+
+/* Live lane to the queue's end, then the lane beside it up to the same change, then the swap. */
+static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct rf_error *err)
+{
+    enum rf_status status = note_total(index, err);
+
+    if (status == RF_OK)
+        status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
+    if (status != RF_OK || !index->beside)
+        return status;
+    status = rf_pipeline_drive(index->beside, rf_pipeline_seq(index->live), slice_ms, err);
+    if (status != RF_OK)
+        return status;
+    if (strcmp(rf_pipeline_position(index->live), rf_pipeline_position(index->beside)) != 0)
+        return rf_error_set(err, RF_CORRUPT,
+                            "two lanes of index '%s' stand at '%s' and '%s' though they read as far",
+                            index->options.name, rf_pipeline_position(index->live),
+                            rf_pipeline_position(index->beside));
+    return swap_lane(index, err);
+}
+
+static void wait_ms(struct rf_index *index, uint32_t ms)
+{
+    for (uint32_t waited = 0; waited < ms && !index->stop; waited += 50)
+        usleep(50 * 1000);
+}
+
+/* Wait out what cannot be reached: doubling, with a quarter of jitter, without end. */
+static void back_off(struct rf_index *index, uint32_t *delay_ms, const struct rf_error *why)
+{
+    char line[RF_ERROR_SIZE + 100];
+    uint32_t jitter = 0;
+
+    if (getrandom(&jitter, sizeof jitter, 0) != sizeof jitter)
+        jitter = 0;
+    *delay_ms = *delay_ms ? 2 * *delay_ms : RETRY_FIRST_MS;
+    if (*delay_ms > RETRY_MAX_MS)
+        *delay_ms = RETRY_MAX_MS;
+    snprintf(line, sizeof line, "%s, trying again in %.1f s", why->message, *delay_ms / 1000.0);
+    warn(index, line);
+    wait_ms(index, *delay_ms + jitter % (*delay_ms / 4 + 1));
+}
+
+static enum rf_status wait_for_change(struct rf_index *index, struct rf_error *err)
+{
+    enum rf_status status;
+
+    atomic_store(&index->waiting, index->live);
+    status = index->stop ? RF_CANCELLED : rf_pipeline_wait(index->live, -1, err);
+    atomic_store(&index->waiting, NULL);
+    return status == RF_TIMEOUT ? RF_OK : status;
+}
+
+enum rf_status rf_index_run(struct rf_index *index, bool follow, struct rf_error *err)
+{
+    uint32_t delay_ms = 0;
+    enum rf_status status;
+
+    for (;;) {
+        struct rf_error why = {0};
+
+        status = index->stop ? RF_CANCELLED : catch_up(index, follow ? SLICE_MS : 0, &why);
+        if (status == RF_UNAVAILABLE && !index->stop) {
+            back_off(index, &delay_ms, &why);
+            continue;
+        }
+        if (status == RF_TIMEOUT) /* the lane beside used its slice up: the live lane again */
+            continue;
+        delay_ms = 0;
+        if (status == RF_OK && follow && !index->stop) {
+            status = wait_for_change(index, &why);
+            if (status == RF_OK)
+                continue;
+        }
+        if (status != RF_OK && status != RF_CANCELLED && err)
+            *err = why;
+        return status;
+    }
+}
+
+void rf_index_stop(struct rf_index *index)
+{
+    struct rf_pipeline *waiting;
+
+    index->stop = 1;
+    waiting = atomic_load(&index->waiting);
+    if (waiting)
+        rf_pipeline_wake(waiting);
+}
+
+void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out)
+{
+    *out = index->progress;
+}

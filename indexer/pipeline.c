@@ -1,0 +1,1462 @@
+/*
+ * pipeline.c - changes in, committed rows out
+ *
+ * The states of items and lanes are drawn in pipeline.h. What holds throughout:
+ *  - a batch commits with the position after its last change, only when all its items are written;
+ *  - a tombstone, an arrival and an item are written in whatever order they are ready: the sink
+ *    refuses what is older than what it holds, so order within a batch does not matter;
+ *  - memory is bounded by WINDOW_UNITS and WINDOW_BYTES, not by the backlog: reading stops there;
+ *  - on any failure the transaction is rolled back and everything under way forgotten: the
+ *    committed position is the truth, and reading it again does the same work again.
+ */
+#include "indexer/pipeline.h"
+#include "indexer/unit.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define WINDOW_UNITS 2048u               /* items under way, parts included */
+#define WINDOW_BYTES ((size_t)24 << 20)  /* of content held by them */
+#define SHUFFLE_BLOCK 512u               /* changes mapped in another order together */
+#define SLOW_MAX 16u                     /* parks under way */
+#define PARKS_READ 16u                   /* parks read at a time */
+#define SCRATCH_MAX ((size_t)1 << 30)    /* bytes to write one item: keys of a million parts */
+#define NEED_ATTEMPTS_MAX 5u             /* of a call whose need is there and yet missing */
+#define MAPPERS_MAX 64u                  /* of a lane; the pool's maximum of one item */
+
+struct rf_queue {
+    struct rf_unit *head, **tail;
+    size_t count;
+};
+
+/* Parts of a written unit that are still to become units. */
+struct rf_part_list {
+    struct part {
+        struct rf_part_spec spec; /* lent from the unit's result */
+        struct rf_blobref ref;
+        char *key;
+        bool keep;   /* to become a unit */
+        bool parked; /* reached already; mapped again because it is parked */
+    } *parts; /* in the list's arena */
+    size_t count, at;
+    struct rf_arena arena;
+};
+
+struct batch {
+    uint64_t number;
+    size_t changes;     /* read into it */
+    size_t outstanding; /* units of it that are not DONE */
+    bool closed;        /* nothing more is read into it */
+    bool parked_need;   /* parks wait for blobs: ask the store again after the commit */
+    int64_t started_us; /* monotonic, of its first change */
+    char to[RF_POSITION_SIZE];
+    uint64_t to_seq;
+};
+
+struct rf_pipeline {
+    struct rf_pipeline_options options;
+    struct rf_pipeline_mapper mappers[MAPPERS_MAX];
+    _Atomic(struct rf_feed *) feed;
+    atomic_int waking;             /* callers of rf_pipeline_wake that may hold feed */
+    bool broken;                   /* abandoned: read again from the position */
+    bool has_seen;                 /* rf_pipeline_wait took `seen` from the feed */
+    struct rf_change seen;
+    struct batch current, next;
+    bool open;                     /* a transaction is open for the current batch */
+    char position[RF_POSITION_SIZE];
+    uint64_t position_seq;
+    struct rf_queue queued;        /* QUEUED: waiting for room in the pool */
+    struct rf_queue ready[2];      /* READY: of the current batch or of none; of the next */
+    struct rf_queue expanding;     /* WRITTEN with parts left */
+    struct rf_unit *shuffle[SHUFFLE_BLOCK];
+    size_t shuffled;
+    uint64_t random;
+    struct rf_unit *all;           /* under way, in no order */
+    size_t units, bytes;           /* of them */
+    size_t batch_units;            /* of them that belong to a batch */
+    bool at_end;                   /* the last look found no more changes */
+    struct rf_unit *slow[SLOW_MAX]; /* parks under way; held */
+    size_t slow_count;
+    bool parks_dirty;              /* there may be parks to work on */
+    bool needs_checked;            /* need parks were looked up in the store since open */
+    uint64_t *parked;              /* sorted digests of parked parts; see load_parked */
+    size_t parked_count;
+    struct rf_arena scratch;
+    int64_t told_us;               /* when progress was last told */
+};
+
+/* ---- small things ---- */
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void queue_init(struct rf_queue *queue)
+{
+    queue->head = NULL;
+    queue->tail = &queue->head;
+    queue->count = 0;
+}
+
+static void queue_put(struct rf_queue *queue, struct rf_unit *unit)
+{
+    unit->next = NULL;
+    *queue->tail = unit;
+    queue->tail = &unit->next;
+    queue->count++;
+}
+
+static struct rf_unit *queue_take(struct rf_queue *queue)
+{
+    struct rf_unit *unit = queue->head;
+
+    if (unit) {
+        queue->head = unit->next;
+        if (!queue->head)
+            queue->tail = &queue->head;
+        unit->next = NULL;
+        queue->count--;
+    }
+    return unit;
+}
+
+static void warn(struct rf_pipeline *p, const char *line)
+{
+    if (p->options.hooks->warn)
+        p->options.hooks->warn(p->options.hooks->user, line);
+}
+
+static void tell_progress(struct rf_pipeline *p, bool always)
+{
+    int64_t now = now_us();
+    struct rf_pool_stats stats;
+
+    if (!p->options.hooks->progress || (!always && now - p->told_us < 200000))
+        return;
+    p->told_us = now;
+    rf_pool_stats(p->options.pool, &stats);
+    p->options.progress->pool_cpu_us = stats.cpu_us;
+    p->options.progress->building = p->options.building;
+    p->options.progress->changes_done = p->position_seq;
+    if (p->current.to_seq > p->position_seq)
+        p->options.progress->changes_done = p->current.to_seq;
+    p->options.hooks->progress(p->options.hooks->user, p->options.progress);
+}
+
+static void free_parts(struct rf_part_list *list)
+{
+    if (list) {
+        rf_arena_release(&list->arena);
+        free(list);
+    }
+}
+
+/* The pipeline is through with a unit. */
+static void unit_done(struct rf_pipeline *p, struct rf_unit *unit)
+{
+    if (unit->batch) {
+        struct batch *batch = unit->batch == p->current.number ? &p->current : &p->next;
+
+        assert(batch->number == unit->batch && batch->outstanding > 0);
+        batch->outstanding--;
+        p->batch_units--;
+    }
+    *unit->all_link = unit->all_next;
+    if (unit->all_next)
+        unit->all_next->all_link = unit->all_link;
+    p->units--;
+    p->bytes -= unit->counted_bytes;
+    free_parts(unit->parts);
+    unit->parts = NULL;
+    for (size_t i = 0; i < p->slow_count; i++) {
+        if (p->slow[i] == unit)
+            p->slow[i] = p->slow[--p->slow_count];
+    }
+    rf_unit_release(unit);
+}
+
+/* ---- taking units in ---- */
+
+static struct batch *reading_batch(struct rf_pipeline *p)
+{
+    return p->current.closed ? &p->next : &p->current;
+}
+
+/* The ready queue of a unit: what belongs to no batch is written with the current one. */
+static struct rf_queue *ready_queue(struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    return &p->ready[unit->batch != 0 && unit->batch != p->current.number];
+}
+
+/* A unit comes under way; batch NULL: it resolves a park and holds up no batch. */
+static void unit_enters(struct rf_pipeline *p, struct rf_unit *unit, struct batch *batch)
+{
+    if (batch) {
+        unit->batch = batch->number;
+        batch->outstanding++;
+        p->batch_units++;
+    }
+    unit->all_next = p->all;
+    unit->all_link = &p->all;
+    if (p->all)
+        p->all->all_link = &unit->all_next;
+    p->all = unit;
+    unit->counted_bytes = rf_unit_bytes(unit);
+    p->units++;
+    p->bytes += unit->counted_bytes;
+    if (unit->kind == RF_UNIT_REMOVE || unit->kind == RF_UNIT_ARRIVED || unit->dead ||
+        unit->missing.algo)
+        queue_put(ready_queue(p, unit), unit);
+    else
+        queue_put(&p->queued, unit);
+}
+
+static bool mapper_wants(const struct rf_pipeline_mapper *mapper, const struct rf_unit *unit)
+{
+    unsigned on = rf_mapper_decl(mapper->mapper)->on;
+
+    if (mapper->edges_only && !rf_mapper_decl(mapper->mapper)->splits)
+        return false;
+    switch (unit->item.kind) {
+    case RF_ITEM_BLOB:
+        return on & RF_ON_BLOB;
+    case RF_ITEM_FILE:
+        return on & RF_ON_FILE;
+    case RF_ITEM_PART:
+        return true;
+    }
+    return false;
+}
+
+/* The mappers a unit is for, as indexes into the lane's. */
+static size_t wanted_mappers(const struct rf_pipeline *p, const struct rf_unit *unit,
+                             uint16_t indexes[MAPPERS_MAX])
+{
+    size_t count = 0;
+
+    if (unit->only_calls) {
+        indexes[0] = unit->mapper;
+        return 1;
+    }
+    for (size_t i = 0; i < p->options.mapper_count; i++) {
+        if (mapper_wants(&p->mappers[i], unit))
+            indexes[count++] = (uint16_t)i;
+    }
+    return count;
+}
+
+/* QUEUED -> MAPPING, or READY when no mapper wants it. */
+static enum rf_status submit_units(struct rf_pipeline *p, struct rf_error *err)
+{
+    while (p->queued.head) {
+        struct rf_unit *unit = p->queued.head;
+        const struct rf_mapper *mappers[MAPPERS_MAX];
+        uint16_t indexes[MAPPERS_MAX];
+        size_t count = wanted_mappers(p, unit, indexes);
+        enum rf_status status;
+
+        if (count == 0) {
+            queue_take(&p->queued);
+            queue_put(ready_queue(p, unit), unit);
+            continue;
+        }
+        for (size_t i = 0; i < count; i++)
+            mappers[i] = p->mappers[indexes[i]].mapper;
+        status = rf_pool_submit(p->options.pool, unit->slow ? RF_LANE_SLOW : RF_LANE_FAST,
+                                &unit->item, mappers, count, err);
+        if (status == RF_UNAVAILABLE) { /* the pool is full: take results first */
+            rf_error_clear(err);
+            return RF_OK;
+        }
+        if (status != RF_OK)
+            return status;
+        queue_take(&p->queued);
+    }
+    return RF_OK;
+}
+
+/* ---- reading the change queue ---- */
+
+static bool has_room(const struct rf_pipeline *p)
+{
+    return p->units < WINDOW_UNITS && p->bytes < WINDOW_BYTES && !p->expanding.head &&
+           p->queued.count < WINDOW_UNITS / 2;
+}
+
+static enum rf_status unit_of_change(struct rf_pipeline *p, const struct rf_change *change,
+                                     struct rf_unit **out, struct rf_error *err)
+{
+    struct rf_stat stat = {.ref = change->ref, .size = change->size, .seq = change->seq,
+                           .timestamp_us = change->timestamp_us};
+    struct rf_bytes bytes = {0};
+    struct rf_error why = {0};
+    struct rf_unit *unit;
+    enum rf_status status = RF_OK;
+
+    *out = NULL;
+    if (change->gone)
+        return RF_OK;
+    if (change->is_delete || change->part) {
+        unit = rf_unit_new(change->is_delete ? RF_UNIT_REMOVE : RF_UNIT_ARRIVED);
+        unit->item.ref = change->ref;
+        unit->item.seq = change->seq;
+        unit->item.timestamp_us = change->timestamp_us;
+        *out = unit;
+        return RF_OK;
+    }
+    if (change->lift && change->size <= RF_BLOB_INLINE_MAX) {
+        struct rf_buf whole;
+
+        rf_buf_init(&whole, RF_BLOB_INLINE_MAX);
+        status = rf_store_get(p->options.store, &change->ref, &whole, &why);
+        if (status == RF_OK)
+            status = rf_unit_from_blob(out, p->options.store, &stat,
+                                       rf_bytes(whole.data ? whole.data : (const uint8_t *)"",
+                                                whole.size), err);
+        rf_buf_release(&whole);
+    } else {
+        if (change->size <= RF_BLOB_INLINE_MAX)
+            status = rf_feed_blob(p->feed, &bytes, &why);
+        if (status == RF_OK)
+            status = rf_unit_from_blob(out, p->options.store, &stat, bytes, err);
+    }
+    if (status == RF_NOT_FOUND) /* a tombstone follows */
+        return RF_OK;
+    if (status == RF_CORRUPT && !*out) {
+        unit = rf_unit_new(RF_UNIT_ITEM);
+        unit->item.kind = RF_ITEM_BLOB;
+        unit->item.ref = change->ref;
+        unit->item.seq = change->seq;
+        unit->item.timestamp_us = change->timestamp_us;
+        unit->item.size = change->size;
+        rf_blobref_format(&change->ref, unit->key);
+        unit->dead = true;
+        unit->dead_reason = strdup(why.message);
+        *out = unit;
+        return RF_OK;
+    }
+    if (status != RF_OK && err && err->status == RF_OK)
+        *err = why;
+    return status;
+}
+
+static void release_shuffled(struct rf_pipeline *p, struct batch *batch)
+{
+    for (size_t i = p->shuffled; i > 1; i--) { /* Fisher and Yates; xorshift64 (Marsaglia 2003) */
+        struct rf_unit *swap;
+        size_t j;
+
+        p->random ^= p->random << 13;
+        p->random ^= p->random >> 7;
+        p->random ^= p->random << 17;
+        j = (size_t)(p->random % i);
+        swap = p->shuffle[i - 1];
+        p->shuffle[i - 1] = p->shuffle[j];
+        p->shuffle[j] = swap;
+    }
+    for (size_t i = 0; i < p->shuffled; i++)
+        unit_enters(p, p->shuffle[i], batch);
+    p->shuffled = 0;
+}
+
+static bool batch_full(const struct rf_pipeline *p, const struct batch *batch)
+{
+    return batch->changes >= p->options.batch_items ||
+           (batch->changes &&
+            now_us() - batch->started_us >= (int64_t)p->options.batch_ms * 1000);
+}
+
+static void close_batch(struct rf_pipeline *p, struct batch *batch)
+{
+    if (batch->closed)
+        return;
+    release_shuffled(p, batch);
+    batch->closed = true;
+}
+
+/* Read changes while there is room. Sets at_end when the queue, or until_seq, is reached. */
+static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, struct rf_error *err)
+{
+    int64_t started = now_us();
+
+    p->at_end = false;
+    while (has_room(p) && !p->next.closed) {
+        struct batch *batch = reading_batch(p);
+        struct rf_error why = {0};
+        struct rf_change change;
+        struct rf_unit *unit;
+        struct rf_cursor at;
+        enum rf_status status;
+
+        rf_feed_cursor(p->feed, &at);
+        if (!p->has_seen && at.seq >= until_seq) {
+            p->at_end = true;
+            break;
+        }
+        if (p->has_seen) {
+            change = p->seen;
+            p->has_seen = false;
+            status = RF_OK;
+        } else {
+            status = rf_feed_next(p->feed, &change, 0, &why);
+        }
+        if (status == RF_TIMEOUT || status == RF_CANCELLED) {
+            p->at_end = true;
+            break;
+        }
+        if (status == RF_CORRUPT) { /* one bad record costs itself only; `store verify` names it */
+            warn(p, why.message);
+            continue;
+        }
+        if (status != RF_OK) {
+            if (err)
+                *err = why;
+            return status;
+        }
+        status = unit_of_change(p, &change, &unit, err);
+        if (status != RF_OK)
+            return status;
+        if (batch->changes++ == 0)
+            batch->started_us = now_us();
+        rf_cursor_format(&change.cursor, batch->to);
+        batch->to_seq = change.seq;
+        if (unit && p->options.shuffle_seed) {
+            p->shuffle[p->shuffled++] = unit;
+            if (p->shuffled == SHUFFLE_BLOCK)
+                release_shuffled(p, batch);
+        } else if (unit) {
+            unit_enters(p, unit, batch);
+        }
+        if (batch_full(p, batch))
+            close_batch(p, batch);
+    }
+    if (p->at_end && p->shuffled)
+        release_shuffled(p, reading_batch(p));
+    p->options.progress->feed_us += (uint64_t)(now_us() - started);
+    return RF_OK;
+}
+
+/* ---- writing ---- */
+
+static enum rf_status ensure_open(struct rf_pipeline *p, struct rf_error *err)
+{
+    enum rf_status status;
+
+    if (p->open)
+        return RF_OK;
+    status = rf_sink_begin(p->options.sink, p->options.lane, p->position, err);
+    p->open = status == RF_OK;
+    return status;
+}
+
+/* Whether a part with this key stands before this one in the list. */
+static bool part_is_repeated(const struct part *parts, size_t *table, size_t mask, size_t index)
+{
+    size_t slot;
+
+    for (slot = rf_get_u32(parts[index].ref.digest) & mask; table[slot];
+         slot = (slot + 1) & mask) {
+        if (strcmp(parts[table[slot] - 1].key, parts[index].key) == 0)
+            return true;
+    }
+    table[slot] = index + 1;
+    return false;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static enum rf_status add_parked(struct rf_pipeline *p, const struct rf_blobref *ref,
+                                 size_t *capacity, struct rf_error *err)
+{
+    if (p->parked_count == *capacity) {
+        size_t more = *capacity ? 2 * *capacity : 1024;
+        uint64_t *grown = realloc(p->parked, more * sizeof *grown);
+
+        if (!grown)
+            return rf_error_set(err, RF_NOMEM, "no memory for parked items");
+        p->parked = grown;
+        *capacity = more;
+    }
+    p->parked[p->parked_count++] = rf_get_u64(ref->digest);
+    return RF_OK;
+}
+
+/* The first bytes of the digest of every part that waits for the slow lane: one in 2^64 is mapped
+ * once more than needed. */
+static enum rf_status load_parked(struct rf_pipeline *p, struct rf_error *err)
+{
+    static const enum rf_park_kind kinds[] = {RF_PARK_READY, RF_PARK_SLOW};
+    struct rf_sink_park parks[PARKS_READ];
+    size_t capacity = 0;
+
+    free(p->parked);
+    p->parked = NULL;
+    p->parked_count = 0;
+    for (size_t k = 0; k < 2; k++) {
+        int64_t after = 0;
+        size_t count = 1;
+
+        while (count) {
+            enum rf_status status = rf_sink_parks(p->options.sink, p->options.lane, kinds[k],
+                                                  &after, parks, PARKS_READ, &count, err);
+            for (size_t i = 0; i < count && status == RF_OK; i++) {
+                if (parks[i].kind == RF_SINK_PART)
+                    status = add_parked(p, &parks[i].ref, &capacity, err);
+            }
+            if (status != RF_OK)
+                return status;
+        }
+    }
+    if (p->parked_count)
+        qsort(p->parked, p->parked_count, sizeof *p->parked, compare_u64);
+    return RF_OK;
+}
+
+/* Whether a part is to be mapped: nothing reaches it yet, or it is parked and this unit is mapped
+ * for its sake. */
+static enum rf_status choose_part(struct rf_pipeline *p, const struct rf_unit *unit,
+                                  struct part *part, struct rf_error *err)
+{
+    uint64_t digest = rf_get_u64(part->ref.digest);
+    bool known = false;
+    enum rf_status status =
+        rf_sink_has_part(p->options.sink, p->options.lane, part->key, &known, err);
+
+    part->parked = known && unit->force && p->parked_count &&
+                   bsearch(&digest, p->parked, p->parked_count, sizeof digest, compare_u64);
+    part->keep = !known || part->parked;
+    return status;
+}
+
+struct call_parts {
+    struct rf_sink_part *edges;
+    struct rf_sink_need *needs;
+    size_t edge_count, need_count;
+};
+
+/* Take parts and needs out of a call's output; new parts go to the unit's list. A status other
+ * than RF_OK with unit->missing set means content went away; with why set the call is condemned. */
+static enum rf_status collect_call(struct rf_pipeline *p, struct rf_unit *unit,
+                                   const struct rf_call *call, struct rf_part_list *list,
+                                   struct call_parts *out, struct rf_error *err)
+{
+    struct rf_output_reader reader;
+    struct rf_record record;
+    enum rf_status status;
+
+    out->edges = rf_arena_try(&p->scratch, (call->parts + 1) * sizeof *out->edges);
+    out->needs = rf_arena_try(&p->scratch, (call->needs + 1) * sizeof *out->needs);
+    if (!out->edges || !out->needs)
+        return rf_error_set(err, RF_LIMIT, "%" PRIu32 " parts are more than fit into memory",
+                            call->parts);
+    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), unit->item.size);
+    while ((status = rf_output_next(&reader, &record, err)) == RF_OK) {
+        if (record.kind == RF_RECORD_NEED) {
+            out->needs[out->need_count++] =
+                (struct rf_sink_need){.ref = record.ref, .present = record.present};
+        } else if (record.kind == RF_RECORD_PART) {
+            struct rf_sink_part *edge = &out->edges[out->edge_count];
+            struct part *part = &list->parts[list->count];
+
+            part->spec = (struct rf_part_spec){.inlined = record.inlined, .offset = record.offset,
+                                               .size = record.size, .bytes = record.bytes,
+                                               .media = record.media};
+            char key[RF_ITEM_KEY_SIZE];
+            status = rf_unit_hash_part(p->options.store, unit, &part->spec, &part->ref, key, err);
+            if (status == RF_EXISTS)
+                continue;
+            if (status != RF_OK)
+                break;
+            part->key = rf_arena_copy(&list->arena, key, strlen(key));
+            *edge = (struct rf_sink_part){
+                .key = part->key,
+                .ref = part->ref,
+                .media = rf_arena_copy(&p->scratch, record.media.data, record.media.size),
+                .name = record.name.data
+                            ? rf_arena_copy(&p->scratch, record.name.data, record.name.size)
+                            : NULL,
+                .inlined = record.inlined,
+                .offset = record.offset,
+                .size = record.inlined ? record.bytes.size : record.size,
+            };
+            if (!part->key || !edge->media || (record.name.data && !edge->name)) {
+                status = rf_error_set(err, RF_LIMIT, "its parts are more than fit into memory");
+                break;
+            }
+            list->count++;
+            out->edge_count++;
+        }
+    }
+    rf_output_release(&reader);
+    return status == RF_END ? RF_OK : status;
+}
+
+/* Keep of the list what is to be mapped: each part once, and only those nothing reaches yet. Asked
+ * before the unit's edges are written. */
+static enum rf_status keep_new_parts(struct rf_pipeline *p, struct rf_unit *unit,
+                                     struct rf_part_list *list, struct rf_error *err)
+{
+    size_t size = 16, kept = 0, *table;
+    enum rf_status status = RF_OK;
+
+    if (list->count == 0)
+        return RF_OK;
+    while (size < 2 * list->count)
+        size *= 2;
+    table = calloc(size, sizeof *table);
+    if (!table)
+        return rf_error_set(err, RF_NOMEM, "no memory for %zu parts", list->count);
+    for (size_t i = 0; i < list->count; i++)
+        list->parts[i].keep = !part_is_repeated(list->parts, table, size - 1, i);
+    free(table);
+    if (unit->force)
+        status = load_parked(p, err);
+    for (size_t i = 0; i < list->count && status == RF_OK; i++) {
+        if (list->parts[i].keep)
+            status = choose_part(p, unit, &list->parts[i], err);
+        if (list->parts[i].keep)
+            list->parts[kept++] = list->parts[i];
+    }
+    list->count = kept;
+    return status;
+}
+
+/* The content blobs of a file are needs of whatever was mapped from it. */
+static enum rf_status add_file_needs(struct rf_pipeline *p, const struct rf_unit *unit,
+                                     struct call_parts *out, struct rf_error *err)
+{
+    struct rf_sink_need *needs;
+
+    if (!unit->file || unit->file->part_count == 0)
+        return RF_OK;
+    needs = rf_arena_try(&p->scratch,
+                         (out->need_count + unit->file->part_count) * sizeof *needs);
+    if (!needs)
+        return rf_error_set(err, RF_LIMIT, "its content has too many chunks");
+    if (out->need_count)
+        memcpy(needs, out->needs, out->need_count * sizeof *needs);
+    for (size_t i = 0; i < unit->file->part_count; i++)
+        needs[out->need_count++] =
+            (struct rf_sink_need){.ref = unit->file->parts[i].ref, .present = true};
+    out->needs = needs;
+    return RF_OK;
+}
+
+static void set_dead_call(struct rf_sink_call *to, enum rf_dead_class dead_class,
+                          const char *reason)
+{
+    to->outcome = RF_SINK_DEAD;
+    to->dead_class = dead_class;
+    to->reason = reason;
+    to->parts = NULL;
+    to->part_count = 0;
+    to->output = rf_bytes(NULL, 0);
+}
+
+/* Everything a call that was mapped leaves: rows, edges, needs. What cannot be used condemns the
+ * call alone; what the store or the sink cannot do now ends the batch. */
+static enum rf_status fill_rows(struct rf_pipeline *p, struct rf_unit *unit,
+                                const struct rf_call *call, struct rf_part_list *list,
+                                struct rf_sink_call *to, struct rf_error *err)
+{
+    struct call_parts found = {0};
+    struct rf_error why = {0};
+    size_t before = list->count;
+    enum rf_status status = RF_OK;
+
+    to->outcome = RF_SINK_ROWS;
+    to->output = call->output;
+    if (call->parts || call->needs)
+        status = collect_call(p, unit, call, list, &found, &why);
+    if (status == RF_OK)
+        status = add_file_needs(p, unit, &found, &why);
+    if (status == RF_LIMIT || status == RF_INVALID || status == RF_CORRUPT) {
+        list->count = before;
+        set_dead_call(to, status == RF_LIMIT ? RF_DEAD_LIMIT : RF_DEAD_BLOB,
+                      rf_arena_copy(&p->scratch, why.message, strlen(why.message)));
+        return RF_OK;
+    }
+    if (status != RF_OK) {
+        if (err && status != RF_NOT_FOUND)
+            *err = why;
+        return status;
+    }
+    to->parts = found.edges;
+    to->part_count = found.edge_count;
+    to->needs = found.needs;
+    to->need_count = found.need_count;
+    return RF_OK;
+}
+
+static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
+                                const struct rf_call *call, struct rf_part_list *list,
+                                struct rf_sink_call *to, struct rf_error *err)
+{
+    struct call_parts found = {0};
+    enum rf_status status;
+
+    to->attempts = unit->attempts + 1;
+    switch (call->outcome) {
+    case RF_CALL_ROWS:
+        return fill_rows(p, unit, call, list, to, err);
+    case RF_CALL_NONE:
+        to->outcome = RF_SINK_NONE;
+        return RF_OK;
+    case RF_CALL_FAILED:
+        set_dead_call(to, RF_DEAD_MAPPER, call->message);
+        return RF_OK;
+    case RF_CALL_LIMIT:
+        set_dead_call(to, RF_DEAD_LIMIT, call->message);
+        return RF_OK;
+    case RF_CALL_SLOW:
+        to->outcome = RF_SINK_PARKED_SLOW;
+        to->reason = "waits for the slow lane";
+        return RF_OK;
+    case RF_CALL_MISSING:
+        status = collect_call(p, unit, call, list, &found, err);
+        if (status != RF_OK)
+            return status;
+        to->outcome = RF_SINK_PARKED_NEED;
+        to->reason = "needs a blob that is not there";
+        to->needs = found.needs;
+        to->need_count = found.need_count;
+        p->current.parked_need = true;
+        return RF_OK;
+    }
+    return rf_error_set(err, RF_INVALID, "unknown outcome %d of a call", (int)call->outcome);
+}
+
+/* Every mapper that wants the unit gets the same outcome: its content is not there, or damaged. */
+static size_t fill_without_content(struct rf_pipeline *p, struct rf_unit *unit,
+                                   struct rf_sink_call *calls)
+{
+    uint16_t indexes[MAPPERS_MAX];
+    size_t count = wanted_mappers(p, unit, indexes);
+    struct rf_sink_need *need = NULL;
+
+    if (!unit->dead) {
+        need = rf_arena_alloc(&p->scratch, sizeof *need);
+        need->ref = unit->missing;
+        p->current.parked_need = true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        calls[i] = (struct rf_sink_call){.mapper = indexes[i], .attempts = unit->attempts + 1};
+        if (unit->dead) {
+            set_dead_call(&calls[i], RF_DEAD_BLOB, unit->dead_reason);
+        } else {
+            calls[i].outcome = RF_SINK_PARKED_NEED;
+            calls[i].reason = "its content is not in the store";
+            calls[i].needs = need;
+            calls[i].need_count = 1;
+        }
+    }
+    return count;
+}
+
+static enum rf_status put_item(struct rf_pipeline *p, struct rf_unit *unit,
+                               const struct rf_sink_call *calls, size_t count, bool *stale,
+                               struct rf_error *err)
+{
+    static const enum rf_sink_item_kind kinds[] = {
+        [RF_ITEM_BLOB] = RF_SINK_BLOB, [RF_ITEM_FILE] = RF_SINK_FILE, [RF_ITEM_PART] = RF_SINK_PART};
+    struct rf_sink_item item = {
+        .key = unit->key,
+        .kind = kinds[unit->item.kind],
+        .ref = unit->item.ref,
+        .size = unit->item.size,
+        .seq = unit->item.seq,
+        .timestamp_us = unit->item.timestamp_us,
+        .media = unit->item.media,
+        .name = unit->item.name,
+        .mtime_us = unit->item.mtime_us,
+        .calls = calls,
+        .call_count = count,
+        .only_calls = unit->only_calls,
+    };
+    int64_t started = now_us();
+    enum rf_status status = rf_sink_put(p->options.sink, &item, stale, err);
+
+    p->options.progress->sink_us += (uint64_t)(now_us() - started);
+    return status;
+}
+
+static void count_calls(struct rf_pipeline *p, const struct rf_unit *unit,
+                        const struct rf_sink_call *calls, size_t count)
+{
+    struct rf_index_progress *progress = p->options.progress;
+
+    progress->items++;
+    for (size_t i = 0; i < count; i++) {
+        progress->dead_letters += calls[i].outcome == RF_SINK_DEAD;
+        progress->parked += calls[i].outcome == RF_SINK_PARKED_SLOW ||
+                            calls[i].outcome == RF_SINK_PARKED_NEED;
+        if (unit->result && calls[i].outcome == RF_SINK_ROWS) {
+            for (size_t j = 0; j < unit->result->call_count; j++) {
+                if (unit->result->calls[j].mapper == p->mappers[calls[i].mapper].mapper)
+                    progress->rows += unit->result->calls[j].rows;
+            }
+        }
+    }
+}
+
+/* How many parts the calls of a result hold, to size the unit's list. */
+static size_t parts_in_result(const struct rf_result *result)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; result && i < result->call_count; i++)
+        count += result->calls[i].outcome == RF_CALL_ROWS ? result->calls[i].parts : 0;
+    return count;
+}
+
+static enum rf_status new_part_list(struct rf_unit *unit, struct rf_part_list **out,
+                                    struct rf_error *err)
+{
+    size_t count = parts_in_result(unit->result);
+    struct rf_part_list *list = calloc(1, sizeof *list);
+
+    if (!list)
+        return rf_error_set(err, RF_NOMEM, "no memory for an item");
+    rf_arena_init(&list->arena, SCRATCH_MAX);
+    list->parts = rf_arena_try(&list->arena, (count + 1) * sizeof *list->parts);
+    if (!list->parts) {
+        free_parts(list);
+        return rf_error_set(err, RF_NOMEM, "no memory for %zu parts", count);
+    }
+    *out = list;
+    return RF_OK;
+}
+
+static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,
+                                 struct rf_part_list *list, struct rf_sink_call *calls,
+                                 size_t *count, struct rf_error *err)
+{
+    uint16_t indexes[MAPPERS_MAX];
+    size_t wanted = wanted_mappers(p, unit, indexes);
+    enum rf_status status = RF_OK;
+
+    assert(!unit->result || unit->result->call_count == wanted);
+    *count = unit->result ? wanted : 0;
+    for (size_t i = 0; i < *count && status == RF_OK; i++) {
+        calls[i] = (struct rf_sink_call){.mapper = indexes[i]};
+        status = fill_call(p, unit, &unit->result->calls[i], list, &calls[i], err);
+    }
+    return status;
+}
+
+/* A part that nothing reaches any more (its parent went in this batch) is not written. */
+static enum rf_status part_is_reached(struct rf_pipeline *p, const struct rf_unit *unit, bool *out,
+                                      struct rf_error *err)
+{
+    *out = true;
+    if (unit->kind != RF_UNIT_PART && unit->item.kind != RF_ITEM_PART)
+        return RF_OK;
+    return rf_sink_has_part(p->options.sink, p->options.lane, unit->key, out, err);
+}
+
+/* READY -> WRITTEN, of an item or part. */
+static enum rf_status write_result(struct rf_pipeline *p, struct rf_unit *unit,
+                                   struct rf_error *err)
+{
+    struct rf_sink_call calls[MAPPERS_MAX];
+    struct rf_part_list *list = NULL;
+    bool stale = false, reached;
+    size_t count = 0;
+    enum rf_status status = part_is_reached(p, unit, &reached, err);
+
+    if (status != RF_OK || !reached)
+        return status;
+    rf_arena_clear(&p->scratch);
+    status = new_part_list(unit, &list, err);
+    if (status != RF_OK)
+        return status;
+    if (!unit->dead && !unit->missing.algo)
+        status = fill_calls(p, unit, list, calls, &count, err);
+    if (status == RF_NOT_FOUND && unit->missing.algo) { /* its content went while it was cut */
+        list->count = 0;
+        status = RF_OK;
+    }
+    if (status == RF_OK && (unit->dead || unit->missing.algo))
+        count = fill_without_content(p, unit, calls);
+    if (status == RF_OK)
+        status = keep_new_parts(p, unit, list, err);
+    if (status == RF_OK)
+        status = put_item(p, unit, calls, count, &stale, err);
+    if (status == RF_OK && !stale) {
+        count_calls(p, unit, calls, count);
+        p->parks_dirty = true;
+        if (list->count) {
+            unit->parts = list;
+            list = NULL;
+        }
+    }
+    free_parts(list);
+    return status;
+}
+
+static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
+                                 struct rf_error *err)
+{
+    enum rf_status status = ensure_open(p, err);
+
+    if (status != RF_OK)
+        return status;
+    if (unit->kind == RF_UNIT_REMOVE)
+        return rf_sink_remove(p->options.sink, &unit->item.ref, unit->item.seq,
+                              unit->item.timestamp_us, err);
+    if (unit->kind != RF_UNIT_ARRIVED)
+        status = write_result(p, unit, err);
+    if (status == RF_OK && unit->kind != RF_UNIT_PART)
+        status = rf_sink_arrived(p->options.sink, &unit->item.ref, err);
+    return status;
+}
+
+/* READY -> WRITTEN, of all that may be written with the current batch. */
+static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_unit *unit;
+
+    while ((unit = queue_take(&p->ready[0]))) {
+        enum rf_status status = write_unit(p, unit, err);
+
+        if (unit->parts && status == RF_OK)
+            queue_put(&p->expanding, unit);
+        else
+            unit_done(p, unit);
+        if (status != RF_OK)
+            return status;
+    }
+    return RF_OK;
+}
+
+/*
+ * WRITTEN -> DONE: the unit's new parts become units of the current batch, as room allows: their
+ * edges are in its transaction. A part that is mapped again for its park holds up no batch.
+ */
+static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
+{
+    while (p->expanding.head && p->units < WINDOW_UNITS && p->bytes < WINDOW_BYTES) {
+        struct rf_unit *unit = p->expanding.head, *child;
+        struct rf_part_list *list = unit->parts;
+        const struct part *part = &list->parts[list->at];
+        enum rf_status status = rf_unit_from_part(&child, p->options.store, unit, &part->spec,
+                                                  &part->ref, part->key, err);
+
+        if (status != RF_OK)
+            return status;
+        child->slow = part->parked;
+        child->force = unit->force;
+        child->attempts = part->parked ? unit->attempts : 0;
+        unit_enters(p, child, part->parked ? NULL : &p->current);
+        if (++list->at == list->count) {
+            queue_take(&p->expanding);
+            unit_done(p, unit);
+        }
+    }
+    return RF_OK;
+}
+
+/* MAPPING -> READY, for all results that are there; waits up to timeout_ms for the first. */
+static enum rf_status take_results(struct rf_pipeline *p, int timeout_ms, struct rf_error *err)
+{
+    for (;;) {
+        struct rf_result *result;
+        struct rf_unit *unit;
+        enum rf_status status = rf_pool_next(p->options.pool, &result, timeout_ms, err);
+
+        if (status == RF_TIMEOUT || status == RF_END) {
+            rf_error_clear(err);
+            return RF_OK;
+        }
+        if (status != RF_OK)
+            return status;
+        timeout_ms = 0;
+        unit = result->item->user;
+        if (result->status == RF_CORRUPT || result->status == RF_INVALID) {
+            unit->dead = true;
+            unit->dead_reason = strdup(result->error.message);
+        } else if (result->status != RF_OK &&
+                   !(result->status == RF_NOT_FOUND && unit->missing.algo)) {
+            status = result->status;
+            if (err)
+                *err = result->error;
+            rf_result_free(result);
+            queue_put(ready_queue(p, unit), unit);
+            return status;
+        }
+        unit->result = result;
+        queue_put(ready_queue(p, unit), unit);
+    }
+}
+
+/* ---- committing ---- */
+
+static void begin_next_batch(struct rf_pipeline *p)
+{
+    uint64_t number = p->next.number;
+
+    assert(!p->ready[0].head);
+    p->current = p->next;
+    if (p->ready[1].head) {
+        p->ready[0] = p->ready[1];
+        queue_init(&p->ready[1]);
+    }
+    p->next = (struct batch){.number = number + 1};
+    snprintf(p->next.to, sizeof p->next.to, "%s", p->current.to[0] ? p->current.to : p->position);
+    p->next.to_seq = p->current.to_seq ? p->current.to_seq : p->position_seq;
+}
+
+/* Ask the store again after need parks were committed: the blob may have come in between. */
+static enum rf_status check_needs(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_sink_park parks[PARKS_READ];
+    int64_t after = 0;
+    size_t count;
+
+    for (;;) {
+        enum rf_status status = rf_sink_parks(p->options.sink, p->options.lane, RF_PARK_NEED,
+                                              &after, parks, PARKS_READ, &count, err);
+        if (status != RF_OK || count == 0)
+            return status;
+        for (size_t i = 0; i < count; i++) {
+            struct rf_blobref *refs;
+            size_t ref_count = 0;
+
+            if (parks[i].attempts >= NEED_ATTEMPTS_MAX)
+                continue; /* it is there, yet the call says it is not: a retry by hand may tell */
+            rf_arena_clear(&p->scratch);
+            status = rf_sink_park_needs(p->options.sink, p->options.lane, &parks[i], &p->scratch,
+                                        &refs, &ref_count, err);
+            for (size_t j = 0; j < ref_count && status == RF_OK; j++) {
+                struct rf_stat stat;
+                enum rf_status there = rf_store_stat(p->options.store, &refs[j], &stat, NULL);
+
+                if (there != RF_OK)
+                    continue;
+                status = ensure_open(p, err);
+                if (status == RF_OK)
+                    status = rf_sink_arrived(p->options.sink, &refs[j], err);
+                p->parks_dirty = true;
+            }
+            if (status != RF_OK)
+                return status;
+        }
+    }
+}
+
+static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct batch *batch = &p->current;
+    const char *to = batch->to[0] ? batch->to : p->position;
+    int64_t started = now_us();
+    bool parked_need = batch->parked_need;
+    enum rf_status status;
+
+    assert(batch->outstanding == 0);
+    status = ensure_open(p, err);
+    if (status == RF_OK)
+        status = rf_sink_commit(p->options.sink, to, err);
+    p->options.progress->sink_us += (uint64_t)(now_us() - started);
+    if (status != RF_OK)
+        return status;
+    p->open = false;
+    snprintf(p->position, sizeof p->position, "%s", to);
+    if (batch->to_seq)
+        p->position_seq = batch->to_seq;
+    p->parks_dirty = true;
+    begin_next_batch(p);
+    tell_progress(p, false);
+    return parked_need ? check_needs(p, err) : RF_OK;
+}
+
+/* ---- parks ---- */
+
+static bool park_under_way(const struct rf_pipeline *p, const char *root_key, uint16_t mapper)
+{
+    for (size_t i = 0; i < p->slow_count; i++) {
+        if (strcmp(p->slow[i]->key, root_key) == 0 &&
+            (!p->slow[i]->only_calls || p->slow[i]->mapper == mapper))
+            return true;
+    }
+    return false;
+}
+
+/* The stored blob a parked item comes from: itself, or the root of the parts it was cut from. */
+static enum rf_status root_of_park(struct rf_pipeline *p, const struct rf_sink_park *park,
+                                   struct rf_blobref *root, struct rf_error *err)
+{
+    struct rf_sink_origin origin;
+    char key[RF_ITEM_KEY_SIZE];
+
+    *root = park->ref;
+    if (park->kind != RF_SINK_PART)
+        return RF_OK;
+    snprintf(key, sizeof key, "%s", park->key);
+    for (int depth = 0; depth <= RF_PART_DEPTH_MAX; depth++) {
+        enum rf_status status =
+            rf_sink_origin_of(p->options.sink, p->options.lane, key, &origin, err);
+        if (status != RF_OK)
+            return status;
+        *root = origin.parent_ref;
+        if (origin.parent_kind != RF_SINK_PART)
+            return RF_OK;
+        snprintf(key, sizeof key, "%s", origin.parent_key);
+    }
+    return RF_NOT_FOUND;
+}
+
+/* Read a stored blob again as an item; *out is NULL when it is not there (its tombstone follows). */
+static enum rf_status unit_of_stored(struct rf_pipeline *p, const struct rf_blobref *ref,
+                                     struct rf_unit **out, struct rf_error *err)
+{
+    struct rf_stat stat;
+    struct rf_buf whole;
+    enum rf_status status;
+
+    *out = NULL;
+    rf_buf_init(&whole, RF_BLOB_INLINE_MAX);
+    status = rf_store_stat(p->options.store, ref, &stat, err);
+    if (status == RF_OK && stat.size <= RF_BLOB_INLINE_MAX)
+        status = rf_store_get(p->options.store, ref, &whole, err);
+    if (status == RF_OK)
+        status = rf_unit_from_blob(
+            out, p->options.store, &stat,
+            stat.size <= RF_BLOB_INLINE_MAX
+                ? rf_bytes(whole.data ? whole.data : (const uint8_t *)"", whole.size)
+                : rf_bytes(NULL, 0),
+            err);
+    rf_buf_release(&whole);
+    if (status == RF_NOT_FOUND || status == RF_CORRUPT) {
+        rf_error_clear(err);
+        return RF_OK;
+    }
+    return status;
+}
+
+/*
+ * Start work on one park. A blob or file is mapped by the parked mapper alone. A part is had again
+ * by mapping the blob it was cut from, all parts with it: its bytes may have been made by a mapper.
+ */
+static enum rf_status start_park(struct rf_pipeline *p, const struct rf_sink_park *park,
+                                 struct rf_error *err)
+{
+    struct rf_blobref root;
+    char root_key[RF_BLOBREF_SIZE];
+    struct rf_unit *unit;
+    enum rf_status status = root_of_park(p, park, &root, err);
+
+    if (status == RF_NOT_FOUND) { /* nothing reaches it any more: the sink drops it with the part */
+        rf_error_clear(err);
+        return RF_OK;
+    }
+    if (status != RF_OK)
+        return status;
+    rf_blobref_format(&root, root_key);
+    if (park_under_way(p, root_key, park->mapper))
+        return RF_OK;
+    status = unit_of_stored(p, &root, &unit, err);
+    if (status != RF_OK || !unit)
+        return status;
+    unit->slow = true;
+    unit->attempts = park->attempts;
+    if (park->kind == RF_SINK_PART) {
+        unit->force = true;
+    } else {
+        unit->only_calls = true;
+        unit->mapper = park->mapper;
+    }
+    p->slow[p->slow_count++] = unit;
+    unit_enters(p, unit, NULL);
+    return RF_OK;
+}
+
+/* Look for parks of one kind to start, until there are `most` under way. */
+static enum rf_status start_parks_of(struct rf_pipeline *p, enum rf_park_kind kind, size_t most,
+                                     struct rf_error *err)
+{
+    int64_t after = 0;
+    size_t count = 1;
+
+    while (count) {
+        struct rf_sink_park parks[PARKS_READ];
+        size_t room = most > p->slow_count ? most - p->slow_count : 0;
+        enum rf_status status;
+
+        if (room == 0) { /* there may be more: look again when one is through */
+            p->parks_dirty = true;
+            return RF_OK;
+        }
+        status = rf_sink_parks(p->options.sink, p->options.lane, kind, &after, parks,
+                               room < PARKS_READ ? room : PARKS_READ, &count, err);
+        for (size_t i = 0; i < count && status == RF_OK; i++)
+            status = start_park(p, &parks[i], err);
+        if (status != RF_OK)
+            return status;
+    }
+    return RF_OK;
+}
+
+/* Keep the slow lane busy with parks; *left is false when there is none to start or under way. */
+static enum rf_status start_parks(struct rf_pipeline *p, bool *left, struct rf_error *err)
+{
+    size_t most = p->at_end ? SLOW_MAX : 2;
+    enum rf_status status = RF_OK;
+
+    if (p->parks_dirty && p->slow_count < most) {
+        p->parks_dirty = false;
+        status = start_parks_of(p, RF_PARK_READY, most, err);
+        if (status == RF_OK)
+            status = start_parks_of(p, RF_PARK_SLOW, most, err);
+    }
+    *left = p->slow_count > 0 || p->parks_dirty;
+    return status;
+}
+
+/* ---- the loop ---- */
+
+/* Forget everything under way. */
+static void forget_units(struct rf_pipeline *p)
+{
+    rf_pool_cancel(p->options.pool);
+    while (p->all)
+        unit_done(p, p->all);
+    for (size_t i = 0; i < p->shuffled; i++)
+        rf_unit_release(p->shuffle[i]);
+    p->shuffled = 0;
+    queue_init(&p->queued);
+    queue_init(&p->ready[0]);
+    queue_init(&p->ready[1]);
+    queue_init(&p->expanding);
+}
+
+/* Undo what is not committed; the committed position is the truth. */
+static void abandon(struct rf_pipeline *p)
+{
+    forget_units(p);
+    if (p->open)
+        rf_sink_rollback(p->options.sink);
+    p->open = false;
+    p->broken = true;
+}
+
+/* (Re)start reading behind the committed position. */
+static enum rf_status start_reading(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_feed *feed = NULL, *old = atomic_exchange(&p->feed, NULL);
+    struct rf_cursor from = {0};
+    enum rf_status status = RF_OK;
+
+    while (atomic_load(&p->waking))
+        sched_yield();
+    rf_feed_close(old);
+    if (p->position[0])
+        status = rf_cursor_parse(&from, p->position, err);
+    if (status == RF_OK)
+        status = rf_feed_open(&feed, p->options.store, p->position[0] ? &from : NULL, err);
+    if (status != RF_OK)
+        return status;
+    atomic_store(&p->feed, feed);
+    p->position_seq = from.seq;
+    p->current = (struct batch){.number = 1};
+    p->next = (struct batch){.number = 2};
+    p->has_seen = p->broken = p->at_end = p->needs_checked = false;
+    p->parks_dirty = true;
+    return RF_OK;
+}
+
+struct drive {
+    uint64_t until_seq;
+    int64_t deadline_us; /* 0: none */
+    bool stopping;       /* nothing new is started */
+    enum rf_status answer;
+};
+
+static void look_for_stop(struct rf_pipeline *p, struct drive *drive)
+{
+    if (drive->stopping)
+        return;
+    if (*p->options.stop)
+        drive->answer = RF_CANCELLED;
+    else if (drive->deadline_us && now_us() >= drive->deadline_us)
+        drive->answer = RF_TIMEOUT;
+    drive->stopping = drive->answer != RF_OK;
+}
+
+/* Commit when every item of the current batch is written, or close the transaction of parks. */
+static enum rf_status commit_if_done(struct rf_pipeline *p, struct rf_error *err)
+{
+    if (!p->current.closed || p->current.outstanding || p->expanding.head || p->ready[0].head)
+        return RF_OK;
+    if (p->current.changes || p->open)
+        return commit_batch(p, err);
+    p->current.closed = false;
+    return RF_OK;
+}
+
+/* One turn: read, submit, write, commit, start parks. *idle: nothing is left to do. */
+static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idle,
+                           struct rf_error *err)
+{
+    bool parks_left = false;
+    uint64_t batch = p->current.number;
+    size_t units = p->units;
+    enum rf_status status = RF_OK;
+
+    look_for_stop(p, drive);
+    if (!drive->stopping)
+        status = read_changes(p, drive->until_seq, err);
+    if (status == RF_OK && !drive->stopping)
+        status = start_parks(p, &parks_left, err);
+    if (status == RF_OK)
+        status = expand_parts(p, err);
+    if (status == RF_OK)
+        status = submit_units(p, err);
+    if (status == RF_OK)
+        status = take_results(p, 0, err);
+    if (status == RF_OK)
+        status = write_ready(p, err);
+    if (status != RF_OK)
+        return status;
+    if (drive->stopping || p->at_end || batch_full(p, &p->current))
+        close_batch(p, &p->current);
+    status = commit_if_done(p, err);
+    if (status != RF_OK)
+        return status;
+    *idle = !p->open && p->current.changes == 0 && p->next.changes == 0 && p->batch_units == 0 &&
+            (drive->stopping ? drive->answer == RF_CANCELLED || p->units == 0
+                             : p->at_end && p->units == 0 && !parks_left && !p->parks_dirty);
+    if (!*idle && p->units && p->units == units && p->current.number == batch)
+        status = take_results(p, 50, err);
+    tell_progress(p, false);
+    return status;
+}
+
+enum rf_status rf_pipeline_drive(struct rf_pipeline *p, uint64_t until_seq, uint32_t slice_ms,
+                                 struct rf_error *err)
+{
+    struct drive drive = {.until_seq = until_seq, .answer = RF_OK};
+    struct rf_error local = {0};
+    enum rf_status status = RF_OK;
+    bool idle = false;
+
+    if (!err)
+        err = &local;
+    if (slice_ms)
+        drive.deadline_us = now_us() + (int64_t)slice_ms * 1000;
+    if (p->broken)
+        status = start_reading(p, err);
+    if (status == RF_OK && !p->needs_checked) {
+        status = check_needs(p, err);
+        p->needs_checked = status == RF_OK;
+    }
+    while (status == RF_OK && !idle)
+        status = turn(p, &drive, &idle, err);
+    if (status != RF_OK)
+        abandon(p);
+    else
+        forget_units(p); /* calls in the slow lane that were stopped: their parks remain */
+    tell_progress(p, true);
+    return status != RF_OK ? status : drive.answer;
+}
+
+enum rf_status rf_pipeline_wait(struct rf_pipeline *p, int timeout_ms, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    if (p->broken)
+        status = start_reading(p, err);
+    if (status != RF_OK || p->has_seen)
+        return status;
+    status = rf_feed_next(p->feed, &p->seen, timeout_ms, err);
+    p->has_seen = status == RF_OK;
+    if (status == RF_CORRUPT) { /* the next reading goes on behind it */
+        warn(p, err ? err->message : "a record of the change queue is corrupt, skipped");
+        status = RF_OK;
+    }
+    if (status == RF_TIMEOUT || status == RF_CANCELLED || status == RF_OK)
+        rf_error_clear(err);
+    return status;
+}
+
+void rf_pipeline_wake(struct rf_pipeline *p)
+{
+    struct rf_feed *feed;
+
+    atomic_fetch_add(&p->waking, 1);
+    feed = atomic_load(&p->feed);
+    if (feed)
+        rf_feed_cancel(feed);
+    atomic_fetch_sub(&p->waking, 1);
+}
+
+const char *rf_pipeline_position(const struct rf_pipeline *p)
+{
+    return p->position;
+}
+
+uint64_t rf_pipeline_seq(const struct rf_pipeline *p)
+{
+    return p->position_seq;
+}
+
+enum rf_status rf_pipeline_open(struct rf_pipeline **out, const struct rf_pipeline_options *options,
+                                struct rf_error *err)
+{
+    struct rf_pipeline *p;
+    enum rf_status status;
+
+    if (options->mapper_count > MAPPERS_MAX)
+        return rf_error_set(err, RF_LIMIT, "%zu mappers are more than the %u one index can have",
+                            options->mapper_count, MAPPERS_MAX);
+    p = calloc(1, sizeof *p);
+    if (!p)
+        return rf_error_set(err, RF_NOMEM, "no memory for a pipeline");
+    p->options = *options;
+    if (options->mapper_count)
+        memcpy(p->mappers, options->mappers, options->mapper_count * sizeof *p->mappers);
+    p->options.mappers = p->mappers;
+    snprintf(p->position, sizeof p->position, "%s", options->position);
+    p->random = options->shuffle_seed * 0x9e3779b97f4a7c15u + 1;
+    queue_init(&p->queued);
+    queue_init(&p->ready[0]);
+    queue_init(&p->ready[1]);
+    queue_init(&p->expanding);
+    rf_arena_init(&p->scratch, SCRATCH_MAX);
+    status = start_reading(p, err);
+    if (status != RF_OK) {
+        rf_pipeline_close(p);
+        return status;
+    }
+    *out = p;
+    return RF_OK;
+}
+
+void rf_pipeline_close(struct rf_pipeline *p)
+{
+    struct rf_feed *feed;
+
+    if (!p)
+        return;
+    abandon(p);
+    feed = atomic_exchange(&p->feed, NULL);
+    while (atomic_load(&p->waking))
+        sched_yield();
+    rf_feed_close(feed);
+    rf_arena_release(&p->scratch);
+    free(p->parked);
+    free(p);
+}

@@ -1,0 +1,103 @@
+/*
+ * pipeline.h - one lane from its change queue to its sink (internal to indexer/)
+ *
+ * The pipeline reads changes, makes items of them, has them mapped and writes what comes back, one
+ * transaction per batch. Two batches exist at a time: the current one, whose transaction is open,
+ * and the next, whose items are mapped already while the current one is finished.
+ *
+ * States of one item (struct rf_unit), with the function behind each arrow:
+ *
+ *   state      what is so                              leaves by                to
+ *   ---------  --------------------------------------  -----------------------  --------------------
+ *   QUEUED     content known, waits for room           submit_units             MAPPING | QUEUED
+ *   MAPPING    lent to the pool                        take_results             READY
+ *   READY      outcome known, or none needed (a        write_ready, when its    WRITTEN
+ *              tombstone, an arrival)                  batch is the current one
+ *   WRITTEN    in the open transaction; its new parts  expand_parts             DONE
+ *              become units of the same batch
+ *   DONE       nothing left; memory lives on while a   release_unit             -
+ *              part still reads from it
+ *
+ * What becomes of (item, mapper), decided in write_result:
+ *
+ *   outcome of the call        stored as                 later
+ *   -------------------------  ------------------------  -----------------------------------------
+ *   ROWS                       rows, edges, needs        replaced by the item's next change
+ *   NONE                       nothing                   -
+ *   FAILED                     dead letter `mapper`      ready park by `index retry`
+ *   SLOW (fast lane only)      park `slow`               slow lane
+ *   LIMIT                      dead letter `limit`       ready park by `index retry`
+ *   MISSING                    park `need`               ready when the blob arrives
+ *   content missing            park `need`               ready when the content arrives
+ *   content corrupt            dead letter `blob`        ready park by `index retry`
+ *
+ * States of a lane:
+ *
+ *   state     what is so                             leaves by                 to
+ *   --------  -------------------------------------  ------------------------  ---------------------
+ *   BUILDING  tables beside the live ones, position  rf_sink_lane_swap when    LIVE (the replaced
+ *             behind or at the live lane's           both stand equal          mappers' tables go)
+ *   LIVE      what people query                      swap of another lane      parts of it replaced
+ *   DROPPED   a building lane whose mappers changed  rf_sink_lane_drop         -
+ *             again
+ *
+ * The checkpoint is the position before the oldest change that is not yet done, parked or a dead
+ * letter: a batch commits only when every item read into it, parts included, is written.
+ */
+#ifndef RF_INDEXER_PIPELINE_H
+#define RF_INDEXER_PIPELINE_H
+
+#include "backup/schema.h"
+#include "indexer/index.h"
+
+struct rf_pipeline;
+
+struct rf_pipeline_mapper {
+    const struct rf_mapper *mapper;
+    bool edges_only; /* as in struct rf_sink_mapper */
+};
+
+struct rf_pipeline_options {
+    struct rf_store *store;
+    struct rf_pool *pool;
+    struct rf_sink *sink;
+    uint32_t lane;
+    const char *position;                     /* where the lane stands */
+    const struct rf_pipeline_mapper *mappers; /* in the order of the lane; copied */
+    size_t mapper_count;
+    bool building;
+    uint32_t batch_items, batch_ms, shuffle_seed;
+    const volatile int *stop;                 /* nonzero: finish the batch and return */
+    const struct rf_index_hooks *hooks;
+    struct rf_index_progress *progress;       /* shared by the lanes of an index */
+};
+
+/* Everything in options but the mapper array is lent until rf_pipeline_close. */
+RF_MUST_USE enum rf_status rf_pipeline_open(struct rf_pipeline **out,
+                                            const struct rf_pipeline_options *options,
+                                            struct rf_error *err);
+void rf_pipeline_close(struct rf_pipeline *pipeline); /* rolls back what is not committed */
+
+/*
+ * Work until the lane is caught up (with the queue's end, or with the change until_seq when it is
+ * not UINT64_MAX) and no park can be worked on, everything committed. slice_ms > 0: stop reading
+ * after so long and answer RF_TIMEOUT when what was read is committed.
+ *
+ * RF_CANCELLED    stop was set; what was read is committed
+ * RF_UNAVAILABLE  the sink or the store cannot be reached: rolled back, call again later
+ */
+RF_MUST_USE enum rf_status rf_pipeline_drive(struct rf_pipeline *pipeline, uint64_t until_seq,
+                                             uint32_t slice_ms, struct rf_error *err);
+
+/* Wait for a change after the lane's position. RF_OK: there is one; RF_TIMEOUT; RF_CANCELLED. */
+RF_MUST_USE enum rf_status rf_pipeline_wait(struct rf_pipeline *pipeline, int timeout_ms,
+                                            struct rf_error *err);
+
+/* Make a waiting rf_pipeline_wait return. Any thread; async-signal-safe. */
+void rf_pipeline_wake(struct rf_pipeline *pipeline);
+
+/* The committed position: "" or a cursor's text; its sequence (0 for ""). */
+const char *rf_pipeline_position(const struct rf_pipeline *pipeline);
+uint64_t rf_pipeline_seq(const struct rf_pipeline *pipeline);
+
+#endif

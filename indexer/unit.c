@@ -1,0 +1,373 @@
+/*
+ * unit.c - items under way: how their bytes are had, held and let go
+ *
+ * A part that is a range of a stored blob costs no memory until it is mapped; a part whose bytes a
+ * mapper made is copied once. Nothing here talks to the sink or the pool.
+ */
+#include "indexer/unit.h"
+
+#include "indexer/index_internal.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SCHEMA_SIZE_MAX ((size_t)64 << 20) /* bytes of one file blob: 700,000 chunks */
+
+static void *must(void *memory)
+{
+    if (!memory) {
+        fputs("refuge: out of memory\n", stderr);
+        abort();
+    }
+    return memory;
+}
+
+struct rf_unit *rf_unit_new(enum rf_unit_kind kind)
+{
+    struct rf_unit *unit = must(calloc(1, sizeof *unit));
+
+    unit->kind = kind;
+    unit->holders = 1;
+    unit->root = unit;
+    unit->item.user = unit;
+    unit->item.mtime_us = INT64_MIN;
+    unit->item.timestamp_us = INT64_MIN;
+    return unit;
+}
+
+void rf_unit_hold(struct rf_unit *unit)
+{
+    unit->holders++;
+}
+
+void rf_unit_release(struct rf_unit *unit)
+{
+    while (unit && --unit->holders == 0) {
+        struct rf_unit *parent = unit->parent;
+
+        assert(!unit->parts);
+        rf_result_free(unit->result);
+        rf_arena_release(&unit->arena);
+        free(unit->owned);
+        free(unit->dead_reason);
+        if (unit->kind == RF_UNIT_PART)
+            free((char *)unit->item.media);
+        free(unit);
+        unit = parent;
+    }
+}
+
+size_t rf_unit_bytes(const struct rf_unit *unit)
+{
+    return sizeof *unit + (unit->owned ? unit->item.size : 0) + unit->arena.size;
+}
+
+/* Name the content blob of a file that is not there. */
+static void find_missing(struct rf_store *store, struct rf_unit *unit, const struct rf_unit *root)
+{
+    struct rf_stat stat;
+
+    if (!root->file) {
+        unit->missing = root->item.ref;
+        return;
+    }
+    for (size_t i = 0; i < root->file->part_count; i++) {
+        if (rf_store_stat(store, &root->file->parts[i].ref, &stat, NULL) == RF_NOT_FOUND) {
+            unit->missing = root->file->parts[i].ref;
+            return;
+        }
+    }
+    /* It came back meanwhile: name the first, so that the park is looked at again at once. */
+    if (root->file->part_count)
+        unit->missing = root->file->parts[0].ref;
+}
+
+enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *unit, uint64_t offset,
+                            void *out, size_t size, size_t *got, struct rf_error *err)
+{
+    struct rf_unit *root = unit->root;
+    enum rf_status status;
+
+    if (offset >= unit->item.size) {
+        *got = 0;
+        return RF_OK;
+    }
+    if (size > unit->item.size - offset)
+        size = (size_t)(unit->item.size - offset);
+    if (unit->item.content) {
+        memcpy(out, unit->item.content + offset, size);
+        *got = size;
+        return RF_OK;
+    }
+    if (root->file)
+        status = rf_file_read(store, root->file, unit->base + offset, out, size, got, err);
+    else
+        status = rf_store_read(store, &root->item.ref, unit->base + offset, out, size, got, err);
+    if (status == RF_NOT_FOUND)
+        find_missing(store, unit, root);
+    else if (status == RF_OK && *got != size)
+        status = rf_error_set(err, RF_CORRUPT, "content of '%s' ends %" PRIu64 " bytes early",
+                              root->key, (uint64_t)(size - *got));
+    return status;
+}
+
+/* Read all of a small content into memory of the unit's own. */
+static enum rf_status load_content(struct rf_store *store, struct rf_unit *unit,
+                                   struct rf_error *err)
+{
+    uint8_t *memory = must(malloc(unit->item.size ? (size_t)unit->item.size : 1));
+    enum rf_status status;
+    size_t got = 0;
+
+    status = rf_unit_read(store, unit, 0, memory, (size_t)unit->item.size, &got, err);
+    if (status != RF_OK) {
+        free(memory);
+        return status;
+    }
+    unit->owned = memory;
+    unit->item.content = memory;
+    return RF_OK;
+}
+
+static void set_dead(struct rf_unit *unit, const struct rf_error *why)
+{
+    unit->dead = true;
+    unit->dead_reason = must(strdup(why->message));
+}
+
+/* Content that is not there parks the item, content that is damaged makes it a dead letter; only a
+ * store that cannot be read stops the index. */
+static enum rf_status settle_content(struct rf_unit *unit, enum rf_status status,
+                                     const struct rf_error *why, struct rf_error *err)
+{
+    if (status == RF_OK || status == RF_NOT_FOUND)
+        return RF_OK;
+    if (status == RF_CORRUPT || status == RF_INVALID || status == RF_LIMIT) {
+        set_dead(unit, why);
+        return RF_OK;
+    }
+    if (err)
+        *err = *why;
+    return status;
+}
+
+/* A file blob: its name, and its content joined. */
+static enum rf_status make_file(struct rf_unit *unit, struct rf_store *store,
+                                struct rf_error *err)
+{
+    const struct rf_file *file = unit->file;
+    struct rf_error why = {0};
+    enum rf_status status = RF_OK;
+
+    unit->item.kind = RF_ITEM_FILE;
+    unit->item.size = file->size;
+    unit->item.name = file->name_is_text ? (const char *)file->name.data : NULL;
+    unit->item.mtime_us = file->mtime_ns / 1000 - (file->mtime_ns % 1000 < 0);
+    if (file->part_count == 1)
+        unit->item.content_ref = file->parts[0].ref;
+    if (file->size <= RF_CONTENT_INLINE_MAX)
+        status = load_content(store, unit, &why);
+    return settle_content(unit, status, &why, err);
+}
+
+static enum rf_status make_schema(struct rf_unit *unit, struct rf_store *store,
+                                  struct rf_bytes bytes, struct rf_error *err)
+{
+    enum rf_schema_kind kind = RF_SCHEMA_NONE;
+    struct rf_error why = {0};
+    enum rf_status status;
+
+    rf_arena_init(&unit->arena, 4 * SCHEMA_SIZE_MAX);
+    unit->file = rf_arena_alloc(&unit->arena, sizeof *unit->file);
+    status = rf_schema_parse(&kind, unit->file, &unit->arena, bytes, &why);
+    if (status != RF_OK) {
+        unit->file = NULL;
+        unit->item.kind = RF_ITEM_FILE;
+        unit->item.size = bytes.size;
+        if (status == RF_UNSUPPORTED)
+            status = RF_INVALID; /* a blob of a newer program is set aside, not lost */
+        return settle_content(unit, status, &why, err);
+    }
+    if (kind == RF_SCHEMA_FILE)
+        return make_file(unit, store, err);
+    unit->file = NULL; /* trees and refs join files; they are no items */
+    unit->kind = RF_UNIT_ARRIVED;
+    return RF_OK;
+}
+
+/* The bytes of a large blob that starts as a schema blob does. */
+static enum rf_status load_large_schema(struct rf_unit *unit, struct rf_store *store,
+                                        struct rf_error *err)
+{
+    struct rf_error why = {0};
+    struct rf_buf whole;
+    enum rf_status status;
+
+    rf_buf_init(&whole, SCHEMA_SIZE_MAX);
+    status = rf_store_get(store, &unit->item.ref, &whole, &why);
+    if (status == RF_OK)
+        status = make_schema(unit, store, rf_buf_bytes(&whole), err);
+    else
+        status = settle_content(unit, status, &why, err);
+    rf_buf_release(&whole);
+    return status;
+}
+
+static enum rf_status make_large(struct rf_unit *unit, struct rf_store *store,
+                                 struct rf_error *err)
+{
+    struct rf_error why = {0};
+    uint8_t head[32];
+    size_t got = 0;
+    enum rf_status status = rf_store_read(store, &unit->item.ref, 0, head, sizeof head, &got, &why);
+
+    if (status == RF_OK && rf_schema_is(rf_bytes(head, got)))
+        return load_large_schema(unit, store, err);
+    if (status == RF_NOT_FOUND)
+        unit->missing = unit->item.ref;
+    return settle_content(unit, status, &why, err);
+}
+
+enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_store *store,
+                                 const struct rf_stat *stat, struct rf_bytes bytes,
+                                 struct rf_error *err)
+{
+    struct rf_unit *unit = rf_unit_new(RF_UNIT_ITEM);
+    enum rf_status status = RF_OK;
+
+    unit->item.kind = RF_ITEM_BLOB;
+    unit->item.ref = stat->ref;
+    unit->item.seq = stat->seq;
+    unit->item.timestamp_us = stat->timestamp_us;
+    unit->item.size = stat->size;
+    rf_blobref_format(&stat->ref, unit->key);
+    if (!bytes.data && stat->size) {
+        status = make_large(unit, store, err);
+    } else if (rf_schema_is(bytes)) {
+        status = make_schema(unit, store, bytes, err);
+    } else {
+        unit->owned = must(malloc(bytes.size ? bytes.size : 1));
+        if (bytes.size)
+            memcpy(unit->owned, bytes.data, bytes.size);
+        unit->item.content = unit->owned;
+    }
+    if (status != RF_OK) {
+        rf_unit_release(unit);
+        return status;
+    }
+    *out = unit;
+    return RF_OK;
+}
+
+static bool equals_ancestor(const struct rf_unit *unit, const struct rf_blobref *ref)
+{
+    for (; unit; unit = unit->parent) {
+        if (rf_blobref_equal(&unit->item.ref, ref) ||
+            rf_blobref_equal(&unit->item.content_ref, ref))
+            return true;
+    }
+    return false;
+}
+
+/* Hash a range of the parent's content, in pieces when it is not in memory. */
+static enum rf_status hash_range(struct rf_store *store, struct rf_unit *parent, uint64_t offset,
+                                 uint64_t size, struct rf_blobref *ref, struct rf_error *err)
+{
+    struct rf_hasher *hasher;
+    uint8_t *piece;
+    enum rf_status status = RF_OK;
+
+    if (parent->item.content) {
+        rf_blobref_of(ref, rf_bytes(parent->item.content + offset, (size_t)size));
+        return RF_OK;
+    }
+    hasher = rf_hasher_new();
+    piece = must(malloc(RF_BLOB_BLOCK_SIZE));
+    while (size && status == RF_OK) {
+        size_t got = 0, want = size < RF_BLOB_BLOCK_SIZE ? (size_t)size : RF_BLOB_BLOCK_SIZE;
+        status = rf_unit_read(store, parent, offset, piece, want, &got, err);
+        if (status == RF_OK)
+            rf_hasher_update(hasher, piece, got);
+        offset += got;
+        size -= got;
+    }
+    if (status == RF_OK)
+        rf_hasher_finish(hasher, ref);
+    free(piece);
+    rf_hasher_free(hasher);
+    return status;
+}
+
+enum rf_status rf_unit_hash_part(struct rf_store *store, struct rf_unit *parent,
+                                 const struct rf_part_spec *spec, struct rf_blobref *ref,
+                                 char key[RF_ITEM_KEY_SIZE], struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+    size_t used;
+
+    if (parent->depth + 1 > RF_PART_DEPTH_MAX)
+        return rf_error_set(err, RF_LIMIT, "parts are nested deeper than %d", RF_PART_DEPTH_MAX);
+    if (spec->inlined)
+        rf_blobref_of(ref, spec->bytes);
+    else
+        status = hash_range(store, parent, spec->offset, spec->size, ref, err);
+    if (status != RF_OK)
+        return status;
+    if (equals_ancestor(parent, ref))
+        return RF_EXISTS;
+    rf_blobref_format(ref, key);
+    used = strlen(key);
+    assert(spec->media.size <= RF_MEDIA_MAX);
+    key[used++] = ';';
+    memcpy(key + used, spec->media.data, spec->media.size);
+    key[used + spec->media.size] = '\0';
+    return RF_OK;
+}
+
+enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_store *store,
+                                 struct rf_unit *parent, const struct rf_part_spec *spec,
+                                 const struct rf_blobref *ref, const char *key,
+                                 struct rf_error *err)
+{
+    struct rf_unit *unit = rf_unit_new(RF_UNIT_PART);
+    struct rf_error why = {0};
+    enum rf_status status = RF_OK;
+
+    snprintf(unit->key, sizeof unit->key, "%s", key);
+    unit->parent = parent;
+    rf_unit_hold(parent);
+    unit->depth = parent->depth + 1;
+    unit->item.kind = RF_ITEM_PART;
+    unit->item.ref = *ref;
+    unit->item.media = must(strndup((const char *)spec->media.data, spec->media.size));
+    if (spec->inlined) {
+        unit->item.size = spec->bytes.size;
+        unit->owned = must(malloc(spec->bytes.size ? spec->bytes.size : 1));
+        if (spec->bytes.size)
+            memcpy(unit->owned, spec->bytes.data, spec->bytes.size);
+        unit->item.content = unit->owned;
+    } else {
+        unit->item.size = spec->size;
+        unit->root = parent->root;
+        unit->base = parent->base + spec->offset;
+        if (parent->item.content)
+            unit->item.content = parent->item.content + spec->offset;
+        else if (spec->size <= RF_CONTENT_INLINE_MAX)
+            status = load_content(store, unit, &why);
+    }
+    status = settle_content(unit, status, &why, err);
+    if (status != RF_OK) {
+        rf_unit_release(unit);
+        return status;
+    }
+    *out = unit;
+    return RF_OK;
+}
+
+enum rf_status rf_pipeline_read_item(struct rf_store *store, struct rf_item *item, uint64_t offset,
+                                     void *out, size_t size, size_t *got, struct rf_error *err)
+{
+    return rf_unit_read(store, item->user, offset, out, size, got, err);
+}

@@ -1,0 +1,95 @@
+/*
+ * unit.h - one item under way, and where its bytes are (internal to indexer/)
+ *
+ * A unit counts its holders: the pipeline, and every part that reads from it. Content is in memory
+ * (read from the queue, joined from a small file, or made by a mapper) or stays in the store, where
+ * a part is a range of the blob or file it was cut from, however deep.
+ */
+#ifndef RF_INDEXER_UNIT_H
+#define RF_INDEXER_UNIT_H
+
+#include "backup/schema.h"
+#include "mappers/pool.h"
+#include "sinks/sink.h"
+
+#define RF_CONTENT_INLINE_MAX (256u << 10) /* bytes of content kept in memory; more is read by range */
+#define RF_PART_DEPTH_MAX 16               /* parts within parts */
+
+enum rf_unit_kind {
+    RF_UNIT_ITEM,    /* a blob or file, because of a change or a park */
+    RF_UNIT_PART,    /* cut out of another unit */
+    RF_UNIT_REMOVE,  /* a tombstone */
+    RF_UNIT_ARRIVED  /* a put that is no item of its own: wakes parks */
+};
+
+/* Where the bytes of a part come from; bytes and media are lent. */
+struct rf_part_spec {
+    bool inlined;
+    uint64_t offset, size;
+    struct rf_bytes bytes, media;
+};
+
+struct rf_unit {
+    enum rf_unit_kind kind;
+    struct rf_item item; /* lent to the pool; item.user is this unit */
+    char key[RF_ITEM_KEY_SIZE];
+    unsigned holders, depth;
+    struct rf_unit *parent; /* PART: held */
+    struct rf_unit *root;   /* the blob or file that ranges refer to (not held twice) */
+    uint64_t base;          /* where the content starts within the root's */
+    uint8_t *owned;         /* content in memory of its own, or NULL */
+    struct rf_file *file;   /* a FILE's blob, in the arena */
+    struct rf_arena arena;  /* of a FILE; max 0 when not used */
+    struct rf_blobref missing; /* algo 0, or the blob whose absence ended its mapping */
+    uint64_t batch;         /* number of the batch it belongs to; 0: of none, it resolves a park */
+    bool slow;              /* in the slow lane */
+    bool force;             /* mapped for the sake of its parts that are parked */
+    bool only_calls;        /* only `mapper` is run; the others' rows stay */
+    bool dead;              /* content could not be had: dead_reason for every mapper */
+    uint16_t mapper;        /* only_calls: index into the lane's mappers */
+    uint32_t attempts;
+    char *dead_reason;      /* owned */
+    struct rf_result *result; /* READY: what the pool answered, owned */
+    struct rf_part_list *parts; /* WRITTEN: parts still to become units, owned */
+    size_t counted_bytes;   /* what the pipeline counts for it */
+    struct rf_unit *next;   /* in the queue it is in */
+    struct rf_unit *all_next, **all_link; /* among all units under way */
+};
+
+/* A new unit with one holder. */
+struct rf_unit *rf_unit_new(enum rf_unit_kind kind);
+void rf_unit_hold(struct rf_unit *unit);
+void rf_unit_release(struct rf_unit *unit);
+
+/* Bytes it keeps in memory, for the pipeline's bound. */
+size_t rf_unit_bytes(const struct rf_unit *unit);
+
+/* Read from the content of a unit, from memory or from the store. RF_NOT_FOUND: unit->missing
+ * names what is not there. */
+RF_MUST_USE enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *unit,
+                                        uint64_t offset, void *out, size_t size, size_t *got,
+                                        struct rf_error *err);
+
+/*
+ * Make an ITEM unit of a stored blob: bytes are its own when small (lent: they are copied), data
+ * NULL when it is large. Schema blobs become files, their content in memory when small; a unit of a
+ * tree or ref blob is an ARRIVED one. A broken schema blob is a unit with dead set.
+ */
+RF_MUST_USE enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_store *store,
+                                             const struct rf_stat *stat, struct rf_bytes bytes,
+                                             struct rf_error *err);
+
+/* The part of a parent that a range or bytes describe; ref and key are found by hashing it. On
+ * failure the parent's missing says what is not there. RF_LIMIT: too deep. RF_EXISTS: it equals
+ * its parent or an ancestor and makes no item. */
+RF_MUST_USE enum rf_status rf_unit_hash_part(struct rf_store *store, struct rf_unit *parent,
+                                             const struct rf_part_spec *spec,
+                                             struct rf_blobref *ref, char key[RF_ITEM_KEY_SIZE],
+                                             struct rf_error *err);
+RF_MUST_USE enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_store *store,
+                                             struct rf_unit *parent,
+                                             const struct rf_part_spec *spec,
+                                             const struct rf_blobref *ref, const char *key,
+                                             struct rf_error *err);
+
+#endif
