@@ -10,10 +10,13 @@
  *             0 null | 1 int i64 | 2 float f64 | 3 false | 4 true | 5 text u32 size, bytes |
  *             6 json u32 size, bytes | 7 time i64 us, i16 offset minutes (-32768: unknown) |
  *             8 blobref u8 algo, 32 bytes
+ *             (each null or of the column's declared type; as many as the table has columns)
  *   'P' part  u8 form, then 0: u64 offset, u64 size within the item's content; 1: u32 size, bytes;
  *             then u8 media size, media; u16 name size (65535: none), name
  *   'N' need  u8 present (0 or 1), u8 algo, 32 bytes: another blob the call asked for
- *   'C' cut   u16 table, u16 column, u32 row, u8 kind (enum rf_cut): a value that was cleaned
+ *   'C' cut   u16 table, u16 column, u32 row, u8 kind (enum rf_cut): a value that was cleaned;
+ *             stands behind its row
+ * A part's media type is never missing: printable ASCII with one '/' between other characters.
  * Format version 1, stated by RF_API_VERSION.
  */
 #ifndef RF_CORE_ROW_H
@@ -26,6 +29,8 @@
 #define RF_OFFSET_UNKNOWN INT16_MIN
 #define RF_TIME_MIN (-62135596800000000LL) /* 0001-01-01T00:00:00Z in us */
 #define RF_TIME_MAX 253402300799999999LL   /* 9999-12-31T23:59:59.999999Z in us */
+#define RF_OFFSET_MAX 1439                 /* minutes either way: below a day */
+#define RF_NEEDS_MAX 1000                  /* 'N' records of one call */
 #define RF_MEDIA_MAX 127                   /* bytes of a media type */
 #define RF_PART_NAME_MAX 4096              /* bytes of a part's name */
 
@@ -87,7 +92,7 @@ struct rf_output_reader {
     const struct rf_decl *decl;
     size_t at;
     uint64_t content_size; /* parts must lie within */
-    uint32_t rows, parts;
+    uint32_t rows, parts, needs; /* seen so far */
     struct rf_value *values;
 };
 
@@ -95,7 +100,8 @@ void rf_output_init(struct rf_output_reader *reader, struct rf_bytes output,
                     const struct rf_decl *decl, uint64_t content_size);
 void rf_output_release(struct rf_output_reader *reader);
 
-/* The next record. RF_OK, RF_END, or RF_INVALID/RF_LIMIT: the whole output must be refused. */
+/* The next record. RF_OK, RF_END, or RF_INVALID/RF_LIMIT: the whole output must be refused (a later
+ * call says the same again). RF_NOMEM: nothing is known of it. */
 RF_MUST_USE enum rf_status rf_output_next(struct rf_output_reader *reader, struct rf_record *out,
                                           struct rf_error *err);
 
