@@ -184,6 +184,8 @@ class Clean:
             journal = bench.take_journal()
             bench.drop_journal()
             model.play(journal)
+            for path, data in getattr(step, "writes", ()):
+                model.adopt(path, data)
             numbers = {record.number: record.op for record in replay.records(journal)}
             first = self.befores[-1].count
             self.ops.append([numbers.get(number, "") for number in range(first + 1, result.count + 1)])
