@@ -45,6 +45,9 @@ void rf_pool_close(struct rf_pool *pool); /* kills every process it started; NUL
 RF_MUST_USE enum rf_status rf_pool_load(struct rf_pool *pool, const char *path,
                                         struct rf_mapper **out, struct rf_error *err);
 
+/* Names of the bundled mappers, in order; NULL after the last. */
+const char *rf_pool_bundled(size_t index);
+
 /* The same from a bundle that rf_mapper_bundle gave earlier (kept in the sink). */
 RF_MUST_USE enum rf_status rf_pool_load_bundle(struct rf_pool *pool, struct rf_bytes bundle,
                                                struct rf_mapper **out, struct rf_error *err);
@@ -71,6 +74,7 @@ struct rf_item {
     uint64_t seq;           /* of its change; PART: 0 */
     uint64_t size;          /* bytes of its content */
     const uint8_t *content; /* all of it, or NULL: read by range through the pool's callback */
+    bool trace;             /* have its calls write a trace, for a person */
     void *user;
 };
 
@@ -91,7 +95,8 @@ struct rf_call {
     const char *message;     /* FAILED, LIMIT: one line; else NULL */
     const char *traceback;   /* FAILED: lines with file:line, or NULL */
     uint32_t rows, parts, needs, cuts; /* of these records in output */
-    uint32_t cpu_us;
+    uint32_t cpu_us, wall_us; /* as the worker measured them */
+    const char *trace; /* lines, when the item asked for a trace; else NULL */
 };
 
 struct rf_result {

@@ -140,6 +140,8 @@ static void parse_fault(const char *text)
     fault_at = strtoull(text + name + 1, NULL, 10);
 }
 
+static void attach(void);
+
 __attribute__((constructor)) static void start(void)
 {
     const char *folder = getenv("REFUGE_FAULT_DIR"), *fault = getenv("REFUGE_FAULT");
@@ -153,6 +155,22 @@ __attribute__((constructor)) static void start(void)
     journal_path = getenv("REFUGE_FAULT_JOURNAL");
     if (fault && fault[0])
         parse_fault(fault);
+}
+
+void refuge_fault_arm(const char *fault);
+
+/* For a test program that has this library loaded: break the K-th operation from now, K as in
+ * REFUGE_FAULT; NULL: break none. Between operations only. */
+void refuge_fault_arm(const char *fault)
+{
+    kind = KIND_NONE;
+    fault_errno = 0;
+    ever = false;
+    if (!fault)
+        return;
+    attach();
+    parse_fault(fault);
+    fault_at += atomic_load(&state->count);
 }
 
 /* Map the shared state at the first operation under the folder, not before: a jailed process must

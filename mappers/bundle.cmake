@@ -1,0 +1,17 @@
+# Write a C file with the texts of Lua files: cmake -DOUT=FILE -DFOLDER=DIR -P bundle.cmake
+file(GLOB texts ${FOLDER}/*.lua)
+list(SORT texts)
+set(arrays "")
+set(table "")
+foreach(path ${texts})
+  get_filename_component(name ${path} NAME_WE)
+  file(READ ${path} hex HEX)
+  string(LENGTH "${hex}" size)
+  math(EXPR size "${size} / 2")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(APPEND arrays "static const unsigned char text_${name}[] = {${bytes}0};\n")
+  string(APPEND table "    {\"${name}\", text_${name}, ${size}},\n")
+endforeach()
+set(content "/* Made from mappers/lua/ by bundle.cmake. */\n#include \"mappers/pool_bundled.h\"\n\n${arrays}
+const struct rf_bundled rf_bundled_mappers[] = {\n${table}    {NULL, NULL, 0},\n};\n")
+file(CONFIGURE OUTPUT ${OUT} CONTENT "${content}" @ONLY)

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""controls.py - each safeguard is needed: without it, its harness fails
+
+Reads the table of safeguards in tests/README.md. The third column names what must fail when the
+safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, or the
+test programs of the preset `controls`. A control that passes means that the promise is not tested.
+"""
+import collections
+import os
+import random
+import re
+import subprocess
+import sys
+
+import crash_index
+import crash_store
+import faultlib
+from faultlib import tap
+
+Control = collections.namedtuple("Control", "name harness detail")
+HANG = 120  # seconds; a test that hangs without its safeguard has failed, too
+
+
+def table():
+    """The controls that tests/README.md lists."""
+    with open(os.path.join(faultlib.TOP, "tests", "README.md"), encoding="utf-8") as file:
+        rows = re.findall(r"^\| `([a-z0-9-]+)` \|[^|]*\| ([^|]*) \|$", file.read(), re.M)
+    found = []
+    for name, cell in rows:
+        for harness, detail in re.findall(r"`([a-z0-9_]+)`(?: \(([^)]*)\))?", cell):
+            found.append(Control(name, harness, detail))
+    return found
+
+
+def run_program(build, program, without):
+    """Exit status of a test program; None when it hangs."""
+    env = dict(os.environ, REFUGE=os.path.join(build, "bin", "refuge"), REFUGE_SOURCE=faultlib.TOP,
+               REFUGE_MAPPER=os.path.join(build, "bin", "refuge-mapper"), LC_ALL="C.UTF-8")
+    env.pop("REFUGE_WITHOUT", None)
+    if without:
+        env["REFUGE_WITHOUT"] = without
+    path = os.path.join(build, "bin", program)
+    process = subprocess.Popen([path], env=env, cwd=build, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               start_new_session=True)
+    try:
+        out, _ = process.communicate(timeout=HANG)
+        return process.returncode, out.decode("utf-8", "replace")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        return None, "hangs"
+
+
+def try_program(build, control, sound):
+    """Without the safeguard the program must fail; with it, it must not."""
+    if not os.path.exists(os.path.join(build, "bin", control.harness)):
+        tap.ok(False, "%s: there is a test program %s" % (control.name, control.harness))
+        return
+    if control.harness not in sound:
+        code, out = run_program(build, control.harness, None)
+        sound[control.harness] = code == 0
+        if code != 0:
+            tap.note(out[-1500:])
+    code, out = run_program(build, control.harness, control.name)
+    failed = len(re.findall(r"^\[  FAILED  \] \S+$|^not ok ", out, re.M)) or 1
+    tap.ok(code != 0 and sound[control.harness],
+           "without %s %s finds %s" % (control.name, control.harness, "a hang" if code is None else
+                                       "%d failures" % failed if code else "nothing"))
+
+
+def try_harness(build, control, make, seed, most):
+    """Points until violations are found."""
+    harness = make(build, control.name)
+    try:
+        points = list(harness.clean.points(variants=8))
+        if control.detail:
+            kinds = [word.strip() for word in control.detail.split(",")]
+            points = [point for point in points if point.kind in kinds]
+        random.Random(seed).shuffle(points)
+        tried, _, violations = crash_store.sweep(harness, points[:most], seed, stop_after=3)
+    finally:
+        harness.close()
+    words = sorted({violation.kind for _, violation in violations})
+    tap.ok(violations, "without %s %s finds %d violations (%s) in %d points" %
+           (control.name, control.harness, len(violations), ", ".join(words), sum(tried.values())))
+    return sum(tried.values())
+
+
+def main():
+    options = faultlib.options(__doc__.split("\n")[0], points=1500)
+    tap.note("seed %d" % options.seed)
+    sound, count = {}, 0
+    for control in table():
+        if options.without and control.name != options.without:
+            continue
+        count += 1
+        if control.harness == "crash_store":
+            try_harness(options.build, control, crash_store.Store, options.seed, options.points)
+        elif control.harness == "crash_index":
+            try_harness(options.build, control, crash_index.Index, options.seed, options.points)
+        else:
+            try_program(options.build, control, sound)
+    tap.ok(count > 0, "there are controls")
+    tap.remark("controls: %d safeguards removed one at a time, seed %d" % (count, options.seed))
+    tap.done()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,544 @@
+/*
+ * histories.c - random lives of a home, each ending in an index that equals its rebuild
+ *
+ * A history is drawn from its number and the seed alone: puts, deletes, duplicates, index runs,
+ * mapper changes, retries and rebuilds, over a dozen blobs that need each other, split into parts,
+ * or fail. Each act runs in a child process; every third is first broken by SIGKILL at a drawn file
+ * operation (fault.c is loaded) and then done again, as a person would. At the end the index is
+ * brought up to date; it must hold what this file computes by itself, and rf_index_verify must find
+ * no difference to a rebuild.
+ *
+ *   histories --seed S --first I --count N --folder F --mapper PROGRAM --lua history.lua [--keep]
+ *
+ * Run by histories.py, which sets up fault.c. A history that fails prints its number: the same seed
+ * with --first that number --count 1 --keep repeats it and leaves its folder.
+ */
+#include <assert.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "blobstore/blobstore.h"
+#include "indexer/index.h"
+#include "sinks/query.h"
+#include "sinks/sink.h"
+
+#define ITEMS 12
+#define VERSIONS 3
+#define PATH_SIZE 512
+
+enum item_kind { PLAIN, POISON, NEED, SPLIT, ITEM_KINDS };
+
+struct item {
+    enum item_kind kind;
+    char text[1024];
+    size_t size;
+    struct rf_blobref ref;
+    unsigned rows;   /* PLAIN */
+    unsigned parts;  /* SPLIT: of one row each */
+    unsigned needs;  /* NEED: index of the item it reads */
+    bool alive;
+};
+
+struct history {
+    uint64_t number, random;
+    struct item items[ITEMS];
+    unsigned version; /* of the mapper, from 1 */
+    char folder[PATH_SIZE], store_url[PATH_SIZE + 16], sink_url[PATH_SIZE + 16];
+    char mapper[PATH_SIZE];
+    char act[128];    /* what was done last, for messages */
+    char why[1024];   /* set when something is wrong */
+};
+
+struct totals {
+    uint64_t histories, acts, crashes, failed;
+};
+
+static const char *mapper_program, *lua_path, *base_folder;
+static void (*arm)(const char *fault);
+
+/* ---- numbers from the seed ---- */
+
+/* splitmix64 (Steele, Lea, Flood 2014): every state is good, so seed + number is one. */
+static uint64_t draw(struct history *history)
+{
+    uint64_t z = history->random += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static unsigned draw_below(struct history *history, unsigned limit)
+{
+    return (unsigned)(draw(history) % limit);
+}
+
+/* ---- blobs ---- */
+
+static void make_item(struct history *history, unsigned index)
+{
+    struct item *item = &history->items[index];
+    char ref[RF_BLOBREF_SIZE], *at = item->text;
+    size_t left = sizeof item->text;
+    int used;
+
+    item->kind = index < 3 ? PLAIN : (enum item_kind)draw_below(history, ITEM_KINDS);
+    switch (item->kind) {
+    case PLAIN:
+        item->rows = draw_below(history, 4);
+        used = snprintf(at, left, "{\"kind\":\"plain\",\"id\":\"%" PRIu64 ".%u\",\"rows\":%u}",
+                        history->number, index, item->rows);
+        break;
+    case POISON:
+        used = snprintf(at, left, "{\"kind\":\"poison\",\"id\":\"%" PRIu64 ".%u\"}",
+                        history->number, index);
+        break;
+    case NEED:
+        item->needs = draw_below(history, index);
+        rf_blobref_format(&history->items[item->needs].ref, ref);
+        used = snprintf(at, left,
+                        "{\"kind\":\"need\",\"id\":\"%" PRIu64 ".%u\",\"ref\":\"%s\"}",
+                        history->number, index, ref);
+        break;
+    default:
+        item->parts = 1 + draw_below(history, 4);
+        used = snprintf(at, left, "{\"kind\":\"split\",\"parts\":[");
+        for (unsigned i = 0; i < item->parts; i++)
+            used += snprintf(at + used, left - (size_t)used,
+                             "%s{\"kind\":\"plain\",\"id\":\"%" PRIu64 ".part.%u\",\"rows\":1}",
+                             i ? "," : "", history->number, i);
+        used += snprintf(at + used, left - (size_t)used, "],\"id\":%u}", index);
+        break;
+    }
+    item->size = (size_t)used;
+    rf_blobref_of(&item->ref, (struct rf_bytes){ (const uint8_t *)item->text, item->size });
+}
+
+/* ---- acts; each in a process of its own ---- */
+
+struct act {
+    enum { ACT_PUT, ACT_DELETE, ACT_RUN, ACT_RETRY, ACT_REBUILD, ACT_KINDS } kind;
+    unsigned items[8], count;
+};
+
+static void give_up(const char *what, const struct rf_error *err)
+{
+    fprintf(stderr, "%s: %s\n", what, err->message);
+    _exit(1);
+}
+
+static void do_store(struct history *history, const struct act *act)
+{
+    struct rf_store_options options = { .mode = RF_STORE_WRITE, .lock_timeout_ms = 5000 };
+    struct rf_error err = { 0 };
+    struct rf_store *store;
+
+    if (rf_store_open(&store, history->store_url, &options, &err))
+        give_up("open store", &err);
+    for (unsigned i = 0; i < act->count; i++) {
+        const struct item *item = &history->items[act->items[i]];
+        struct rf_bytes bytes = { (const uint8_t *)item->text, item->size };
+        enum rf_status status =
+            act->kind == ACT_PUT ? rf_store_put(store, bytes, NULL, false, NULL, NULL, &err)
+                                 : rf_store_delete(store, &item->ref, NULL, &err);
+        if (status)
+            give_up(act->kind == ACT_PUT ? "put" : "delete", &err);
+    }
+    rf_store_close(store);
+}
+
+static void warn(void *user, const char *line)
+{
+    (void)user;
+    fprintf(stderr, "warning: %s\n", line);
+}
+
+static struct rf_index_options index_options(struct history *history, const char *const *mappers)
+{
+    return (struct rf_index_options){
+        .name = "history",
+        .store_url = history->store_url,
+        .sink_url = history->sink_url,
+        .mappers = mappers,
+        .mapper_count = 1,
+        .mapper_program = mapper_program,
+        .workers = 1,
+        .lock_timeout_ms = 5000,
+        .batch_items = 3, /* several transactions in a short life */
+        .hooks = { .warn = warn },
+    };
+}
+
+static void do_index(struct history *history, const struct act *act)
+{
+    const char *mappers[] = { history->mapper };
+    struct rf_index_options options = index_options(history, mappers);
+    struct rf_error err = { 0 };
+    struct rf_index *index;
+
+    options.rebuild = act->kind == ACT_REBUILD;
+    if (rf_index_open(&index, &options, &err))
+        give_up("open index", &err);
+    if (rf_index_run(index, false, &err))
+        give_up("run index", &err);
+    rf_index_close(index);
+}
+
+static void do_retry(struct history *history)
+{
+    struct rf_sink_options options = { .write = true, .lock_timeout_ms = 5000,
+                                       .writer_token = draw(history) };
+    struct rf_error err = { 0 };
+    struct rf_sink *sink;
+    uint64_t count;
+    enum rf_status status = rf_sink_open(&sink, history->sink_url, &options, &err);
+
+    if (status == RF_NOT_FOUND)
+        return; /* the index was not made yet */
+    if (status)
+        give_up("open sink", &err);
+    status = rf_sink_retry(sink, NULL, NULL, &count, &err);
+    rf_sink_close(sink);
+    if (status)
+        give_up("retry", &err);
+}
+
+/* The child's exit status, or -1 when it was killed. fault is "" or one for fault.c. */
+static int in_child(struct history *history, const struct act *act, const char *fault)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child < 0) {
+        perror("fork");
+        exit(1);
+    }
+    if (child == 0) {
+        if (fault[0])
+            arm(fault);
+        if (act->kind == ACT_PUT || act->kind == ACT_DELETE)
+            do_store(history, act);
+        else if (act->kind == ACT_RETRY)
+            do_retry(history);
+        else
+            do_index(history, act);
+        _exit(0);
+    }
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) == SIGKILL ? -1 : 128;
+}
+
+static void set_version(struct history *history, unsigned version)
+{
+    history->version = version;
+    snprintf(history->mapper, sizeof history->mapper, "%s/v%u/history.lua", base_folder, version);
+}
+
+/* What an act that was done changes in our own record. */
+static void remember(struct history *history, const struct act *act)
+{
+    for (unsigned i = 0; i < act->count; i++)
+        history->items[act->items[i]].alive = act->kind == ACT_PUT;
+}
+
+static struct act draw_act(struct history *history)
+{
+    static const unsigned char kinds[] = { ACT_PUT, ACT_PUT, ACT_PUT, ACT_DELETE, ACT_RUN,
+                                           ACT_RUN, ACT_RUN, ACT_RETRY, ACT_REBUILD };
+    struct act act = { .kind = kinds[draw_below(history, sizeof kinds)] };
+
+    if (act.kind == ACT_PUT || act.kind == ACT_DELETE) {
+        act.count = 1 + draw_below(history, act.kind == ACT_PUT ? 8 : 3);
+        for (unsigned i = 0; i < act.count; i++)
+            act.items[i] = draw_below(history, ITEMS);
+    } else if (act.kind == ACT_RUN && draw_below(history, 3) == 0) {
+        set_version(history, 1 + draw_below(history, VERSIONS));
+    }
+    return act;
+}
+
+static bool do_act(struct history *history, const struct act *act, struct totals *totals)
+{
+    static const char *const names[] = { "put", "delete", "index run", "retry", "rebuild" };
+    char fault[64] = "";
+    int code = 0;
+
+    if (draw_below(history, 3) == 0)
+        snprintf(fault, sizeof fault, "%s:%u",
+                 draw_below(history, 2) ? "kill-before" : draw_below(history, 2) ? "kill-mid"
+                                                                               : "kill-after",
+                 1 + draw_below(history, act->kind >= ACT_RUN ? 120 : 25));
+    snprintf(history->act, sizeof history->act, "%s with mapper version %u %s", names[act->kind],
+             history->version, fault);
+    totals->acts++;
+    if (fault[0]) {
+        code = in_child(history, act, fault);
+        totals->crashes += code < 0;
+    }
+    if (!fault[0] || code < 0)
+        code = in_child(history, act, "");
+    if (code != 0) {
+        snprintf(history->why, sizeof history->why, "%s ends with status %d", history->act, code);
+        return false;
+    }
+    remember(history, act);
+    return true;
+}
+
+/* ---- the end: what must be there ---- */
+
+struct expected {
+    uint64_t rows, letters, parks, parts;
+};
+
+/* Each version of the mapper emits one row more per plain blob or part. */
+static void expect(const struct history *history, struct expected *out)
+{
+    unsigned most_parts = 0;
+
+    memset(out, 0, sizeof *out);
+    for (unsigned i = 0; i < ITEMS; i++) {
+        const struct item *item = &history->items[i];
+        if (!item->alive)
+            continue;
+        if (item->kind == PLAIN)
+            out->rows += item->rows + history->version;
+        else if (item->kind == POISON)
+            out->letters++;
+        else if (item->kind == NEED && history->items[item->needs].alive)
+            out->rows++;
+        else if (item->kind == NEED)
+            out->parks++;
+        else if (item->parts > most_parts)
+            most_parts = item->parts;
+        if (item->kind == SPLIT)
+            out->parts += item->parts;
+    }
+    /* Part i is the same bytes in every blob: mapped once. */
+    out->rows += most_parts * (1 + history->version);
+}
+
+static uint64_t count(sqlite3 *database, const char *sql)
+{
+    sqlite3_stmt *statement = NULL;
+    uint64_t value = UINT64_MAX;
+
+    if (sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        value = (uint64_t)sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return value;
+}
+
+static bool is_expected(struct history *history)
+{
+    struct expected want, got;
+    sqlite3 *database = NULL;
+
+    expect(history, &want);
+    if (sqlite3_open_v2(history->sink_url + strlen("sqlite:"), &database, SQLITE_OPEN_READONLY,
+                        NULL) != SQLITE_OK) {
+        snprintf(history->why, sizeof history->why, "cannot open the index");
+        sqlite3_close(database);
+        return false;
+    }
+    got.rows = count(database, "SELECT count(*) FROM history");
+    got.letters = count(database, "SELECT count(*) FROM refuge_errors");
+    got.parks = count(database, "SELECT count(*) FROM refuge_parks");
+    got.parts = count(database, "SELECT count(*) FROM refuge_edges");
+    sqlite3_close(database);
+    if (memcmp(&want, &got, sizeof got) == 0)
+        return true;
+    snprintf(history->why, sizeof history->why,
+             "%" PRIu64 " rows, %" PRIu64 " dead letters, %" PRIu64 " parks, %" PRIu64
+             " edges; want %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64,
+             got.rows, got.letters, got.parks, got.parts, want.rows, want.letters, want.parks,
+             want.parts);
+    return false;
+}
+
+static void problem(void *user, const char *line)
+{
+    (void)user;
+    fprintf(stderr, "verify: %s\n", line);
+}
+
+static bool verifies(struct history *history)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        const char *mappers[] = { history->mapper };
+        struct rf_index_options options = index_options(history, mappers);
+        struct rf_compare_report report;
+        struct rf_error err = { 0 };
+        options.shuffle_seed = (uint32_t)draw(history);
+        if (rf_index_verify(&options, problem, &report, &err))
+            give_up("verify", &err);
+        _exit(report.differences != 0);
+    }
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return true;
+    snprintf(history->why, sizeof history->why, "verify: not equal to its rebuild");
+    return false;
+}
+
+/* ---- one history ---- */
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *place)
+{
+    (void)st;
+    (void)type;
+    (void)place;
+    return remove(path);
+}
+
+static void remove_folder(const char *path)
+{
+    (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void make_home(struct history *history)
+{
+    struct rf_store_options options = { .mode = RF_STORE_CREATE };
+    struct rf_error err = { 0 };
+    struct rf_store *store;
+
+    snprintf(history->folder, sizeof history->folder, "%s/home%" PRIu64, base_folder,
+             history->number);
+    snprintf(history->store_url, sizeof history->store_url, "disk:%s/store", history->folder);
+    snprintf(history->sink_url, sizeof history->sink_url, "sqlite:%s/main.db", history->folder);
+    remove_folder(history->folder);
+    if (mkdir(history->folder, 0700) != 0) {
+        perror(history->folder);
+        exit(1);
+    }
+    if (fork() == 0) { /* this process never runs the store's threads: it forks again */
+        if (rf_store_open(&store, history->store_url, &options, &err))
+            give_up("make store", &err);
+        rf_store_close(store);
+        _exit(0);
+    }
+    (void)wait(NULL);
+}
+
+static bool live(struct history *history, struct totals *totals)
+{
+    static const struct act run = { .kind = ACT_RUN };
+    unsigned acts = 3 + draw_below(history, 6);
+
+    for (unsigned i = 0; i < ITEMS; i++)
+        make_item(history, i);
+    make_home(history);
+    set_version(history, 1);
+    for (unsigned i = 0; i < acts; i++) {
+        struct act act = draw_act(history);
+        if (!do_act(history, &act, totals))
+            return false;
+    }
+    if (in_child(history, &run, "") != 0) {
+        snprintf(history->why, sizeof history->why, "the last index run fails");
+        return false;
+    }
+    return is_expected(history) && verifies(history);
+}
+
+/* The mapper's versions, as files that differ in one number. */
+static void write_versions(void)
+{
+    static char text[1 << 16];
+    FILE *file = fopen(lua_path, "rb");
+    size_t size = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    char *number = strstr(text, "VERSION = 1");
+
+    if (file)
+        fclose(file);
+    if (!number) {
+        fprintf(stderr, "no 'VERSION = 1' in '%s'\n", lua_path);
+        exit(1);
+    }
+    for (unsigned version = 1; version <= VERSIONS; version++) {
+        char path[PATH_SIZE + 32];
+        snprintf(path, sizeof path, "%s/v%u", base_folder, version);
+        (void)mkdir(path, 0700);
+        snprintf(path, sizeof path, "%s/v%u/history.lua", base_folder, version);
+        number[strlen("VERSION = ")] = (char)('0' + version);
+        file = fopen(path, "wb");
+        if (!file || fwrite(text, 1, size, file) != size || fclose(file) != 0) {
+            perror(path);
+            exit(1);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 1, first = 0, amount = 1;
+    struct totals totals = { 0 };
+    bool keep = false;
+
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--keep") == 0) {
+            keep = true;
+            continue;
+        }
+        if (strcmp(argv[i], "--seed") == 0)
+            seed = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--first") == 0)
+            first = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--count") == 0)
+            amount = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--folder") == 0)
+            base_folder = value;
+        else if (strcmp(argv[i], "--mapper") == 0)
+            mapper_program = value;
+        else if (strcmp(argv[i], "--lua") == 0)
+            lua_path = value;
+        else {
+            fprintf(stderr, "histories: unknown option '%s'\n", argv[i]);
+            return 2;
+        }
+        i++;
+    }
+    *(void **)&arm = dlsym(RTLD_DEFAULT, "refuge_fault_arm");
+    if (!base_folder || !mapper_program || !lua_path || !arm) {
+        fprintf(stderr, "histories: run it through histories.py\n");
+        return 2;
+    }
+    write_versions();
+    for (uint64_t number = first; number < first + amount; number++) {
+        struct history history = { .number = number,
+                                   .random = seed * 0x9e3779b97f4a7c15u + number };
+        bool good;
+        (void)draw(&history);
+        good = live(&history, &totals);
+        totals.histories++;
+        totals.failed += !good;
+        if (!good)
+            printf("failed %" PRIu64 ": %s (last: %s)\n", number, history.why, history.act);
+        if (!keep)
+            remove_folder(history.folder);
+        else
+            printf("kept %s\n", history.folder);
+        fflush(stdout);
+    }
+    printf("done %" PRIu64 " histories %" PRIu64 " acts %" PRIu64 " crashes %" PRIu64 " failed\n",
+           totals.histories, totals.acts, totals.crashes, totals.failed);
+    return totals.failed != 0;
+}
