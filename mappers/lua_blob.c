@@ -327,7 +327,7 @@ static int lines_step(lua_State *L)
     if (offset >= w->size)
         return 0;
     for (;;) {
-        bytes = rf_host_window(L, 1, offset, want, "blob:lines");
+        bytes = rf_host_window(L, 1, offset, want, "lines");
         end = memchr(bytes.data, '\n', bytes.size);
         if (end || offset + bytes.size == w->size)
             break;
@@ -339,16 +339,15 @@ static int lines_step(lua_State *L)
     if (size > 0 && bytes.data[size - 1] == '\r')
         size--;
     if (size > RF_WINDOW && !rf_host_room(L, size))
-        too_large(L, size, "blob:lines: a line of");
+        too_large(L, size, "lines: a line of");
     lua_pushlstring(L, (const char *)bytes.data, size);
     lua_pushnumber(L, (lua_Number)offset);
     return 2;
 }
 
-static int blob_lines(lua_State *L)
+int rf_lua_lines(lua_State *L)
 {
-    check_blob(L, 1, "blob:lines");
-    rf_host_push_window(L, 1, "blob:lines");
+    rf_host_push_window(L, 1, "lines");
     lua_pushinteger(L, 0);
     lua_pushcclosure(L, lines_step, 2);
     return 1;
@@ -503,7 +502,7 @@ static int blob_length(lua_State *L)
 void rf_lua_open_blob(lua_State *L)
 {
     static const struct rf_host_function methods[] = {
-        {"content", blob_content}, {"sub", blob_sub},   {"lines", blob_lines},
+        {"content", blob_content}, {"sub", blob_sub},   {"lines", rf_lua_lines},
         {"json", blob_json},       {"pick", blob_pick}, {"need", blob_need},
     };
 

@@ -321,8 +321,9 @@ static const struct {
     const char *name;
     void (*open)(lua_State *L);
 } refuge_rooms[] = {
-    {"json", rf_lua_open_json},
-    {"time", rf_lua_open_time},
+    {"json", rf_lua_open_json}, {"text", rf_lua_open_text}, {"time", rf_lua_open_time},
+    {"uri", rf_lua_open_uri},   {"hash", rf_lua_open_hash}, {"unicode", rf_lua_open_unicode},
+    {"csv", rf_lua_open_csv},
 };
 
 static void open_libraries(lua_State *L, bool jit_off)

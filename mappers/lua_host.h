@@ -189,6 +189,12 @@ void rf_lua_json_push(lua_State *L, struct rf_bytes text, const char *what);
 /* blob:pick and refuge.json.pick: paths are the arguments from first on; pushes one value each. */
 int rf_lua_json_pick(lua_State *L, struct rf_bytes text, int first, const char *what);
 
+/* The function text.lines: an iterator over the lines of a string or blob and their offsets. */
+int rf_lua_lines(lua_State *L);
+
+/* Append text in Windows-1252 (the WHATWG index) as UTF-8. */
+void rf_unicode_put_1252(struct rf_buf *buf, struct rf_bytes text);
+
 void rf_lua_time_push(lua_State *L, int64_t us, int16_t offset);
 /* ISO 8601 or RFC 3339 with a date and, maybe, a time. False: no such text. */
 bool rf_lua_time_read(struct rf_bytes text, int64_t *us, int16_t *offset);

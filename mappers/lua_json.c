@@ -882,6 +882,8 @@ static bool records_array(lua_State *L, int window, uint64_t *offset)
     int c = records_space(L, window, offset);
 
     for (;;) {
+        if (c == -1)
+            records_fail(L, window, *offset, "the text ends within an array");
         if (c != '{')
             return false;
         records_value(L, window, offset, false);
@@ -959,8 +961,9 @@ static int push_kind(lua_State *L, const char *kind)
 
 /*
  * json.records(source): an iterator over offset and size of each record, and "array" or "lines"; or
- * nil and "object", "array" or "scalar" when the text is no sequence of records. An array is read
- * to its end first, to know that all its elements are objects.
+ * nil and "object", "array" or "scalar" when the text is no sequence of records (which says nothing
+ * of whether all of it is JSON). An array is read to its end first, to know that all its elements
+ * are objects.
  */
 static int json_records(lua_State *L)
 {

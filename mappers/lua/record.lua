@@ -1,0 +1,108 @@
+-- record.lua - records of JSON and CSV as rows of key and value
+--
+-- What is a record: an object of a JSON array of objects, of JSON lines, or of an object whose only
+-- member is such an array; a row of CSV under its header. A text that holds several becomes items
+-- of their own: a JSON record its exact bytes, a CSV record the RFC 8785 JSON of header -> cell
+-- strings. Any other JSON text (a single object, an array of anything else, a scalar) is one record.
+--
+-- Each scalar of a record is a row. key is its JSON pointer (RFC 6901) without the leading slash:
+-- "name", "author/name", "tags/0"; "" for a text that is a scalar. value is its text, null for
+-- null; kind is string, number, boolean or null; number holds a number's value. Empty objects and
+-- arrays have no scalars and so no rows. One broken record fails its whole file: the message says
+-- which line, and nothing of the file is kept.
+
+local json, csv = refuge.json, refuge.csv
+
+local function split(emit, records, media)
+    local part = emit.part
+    for offset, size in records do
+        part { offset = offset, size = size, media = media }
+    end
+end
+
+local function split_csv(emit, blob, delimiter)
+    local part = emit.part
+    for text in csv.json(blob, { delimiter = delimiter }) do
+        part { bytes = text, media = "application/json" }
+    end
+end
+
+local function flatten(emit, blob)
+    local row = emit.record
+    json.flatten(blob, function(key, value, kind, number)
+        row { key = key, value = value, kind = kind, number = number }
+    end)
+end
+
+return {
+    name = "record",
+    version = "1",
+    title = "Records of JSON and CSV files, one row per value",
+    match = {
+        media = {
+            "application/json", "application/*+json", "application/x-ndjson",
+            "text/csv", "text/tab-separated-values",
+        },
+    },
+    splits = true,
+    limits = { cpu_ms = 60000, parts = 1000000, rows = 100000, output_mb = 64 },
+    tables = {
+        record = {
+            title = "Values of records",
+            columns = { "key text facet", "value text search", "kind text", "number float" },
+        },
+    },
+
+    map = function(blob, emit)
+        if blob.media == "text/csv" then
+            return split_csv(emit, blob)
+        elseif blob.media == "text/tab-separated-values" then
+            return split_csv(emit, blob, "\t")
+        end
+        local records = json.records(blob)
+        if records then
+            split(emit, records, "application/json")
+        else
+            flatten(emit, blob)
+        end
+    end,
+
+    tests = {
+        {
+            name = "a single object is the record itself",
+            blob = '{"name":"Ada","born":1815,"tags":["x"],"died":null,"ok":true,"at":{"a/b":1.5}}',
+            rows = {
+                record = {
+                    { key = "name", value = "Ada", kind = "string" },
+                    { key = "born", value = "1815", kind = "number", number = 1815 },
+                    { key = "tags/0", value = "x", kind = "string" },
+                    { key = "died", kind = "null" },
+                    { key = "ok", value = "true", kind = "boolean" },
+                    { key = "at/a~1b", value = "1.5", kind = "number", number = 1.5 },
+                },
+            },
+            parts = 0,
+        },
+        { name = "an array of objects", blob = '[{"a":1}, {"a":2}]', parts = 2, rows = {} },
+        { name = "an array in an object", blob = '{"rows":[{"a":1}]}', parts = 1, rows = {} },
+        { name = "JSON lines", blob = '{"a":1}\n{"a":2}\n{"a":3}\n', parts = 3, rows = {} },
+        {
+            name = "an array of scalars",
+            blob = "[1,\"x\"]",
+            rows = {
+                record = {
+                    { key = "0", value = "1", kind = "number", number = 1 },
+                    { key = "1", value = "x", kind = "string" },
+                },
+            },
+        },
+        {
+            name = "rows of CSV",
+            blob = "name;town;year\nAda;London;1815\n\"B; C\";Paris;1900\n",
+            filename = "people.csv",
+            parts = 2,
+            rows = {},
+        },
+        { name = "a broken line", blob = '{"a":1}\n{"a":}\n', error = "line 2" },
+    },
+}
