@@ -87,7 +87,17 @@ struct rf_act {
     enum rf_put_outcome outcome;
     uint64_t seq;           /* of the change that holds it */
     struct rf_error error;
-    struct rf_act *next;    /* the store's, while under way */
+    /* the store's, while under way */
+    struct rf_act *next;
+    struct {
+        uint64_t size, checksum; /* of the payload */
+        uint64_t epoch;          /* of the lookup that known comes from */
+        uint32_t known_life;     /* acts on this ref then, ... */
+        uint64_t known_seq, known_size;
+        bool known, known_part;
+        bool large;              /* the payload is in a file of its own, */
+        uint32_t large_life;     /* named by this life; 0: it was there when looked up */
+    } own;
 };
 
 /* Hand an act to the committer. Blocks only while its queue is full (8,192 acts or 64 MiB). */

@@ -1,0 +1,422 @@
+/*
+ * blobstore_disk.c - the store on disk: opening, closing, and what ties its parts together
+ *
+ * disk.h says what the folder holds and which order makes an acknowledgement true. A writer's
+ * published state lives in memory and is copied to the head; a reader's comes from the head, and
+ * without a sound head it sees the sealed segments only.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "blobstore/disk.h"
+#include "blobstore/large.h"
+
+uint64_t rf_disk_seed(const struct rf_disk *disk)
+{
+    return XXH3_64bits_withSeed(disk->uuid, sizeof disk->uuid, disk->salt ^ disk->generation);
+}
+
+uint64_t rf_disk_first_chain(const struct rf_disk *disk)
+{
+    return XXH3_64bits_withSeed(disk->uuid, sizeof disk->uuid, disk->generation);
+}
+
+void rf_disk_end(const struct rf_head_state *state, struct rf_log_end *out)
+{
+    *out = (struct rf_log_end){.seq = state->seq, .segment_first = state->segment_first,
+                               .segment_end = state->segment_end};
+}
+
+/* ---- a reader's view ---- */
+
+/* Follow a head that was made anew, or appeared. Caller holds the lock. */
+static void renew_locked(struct rf_disk *disk)
+{
+    struct rf_head *head = NULL;
+
+    if (disk->head && rf_head_is_current(disk->head, disk->dir))
+        return;
+    if (rf_head_open(&head, disk->dir, false, rf_disk_seed(disk), NULL) != RF_OK)
+        return;
+    for (size_t i = 0; disk->head && i < RF_DISK_OLD_HEADS; i++) {
+        if (disk->old_heads[i])
+            continue;
+        disk->old_heads[i] = disk->head;
+        __atomic_store_n(&disk->head, head, __ATOMIC_RELEASE);
+        return;
+    }
+    if (disk->head)
+        rf_head_close(head); /* replaced too often: stay with what we have */
+    else
+        __atomic_store_n(&disk->head, head, __ATOMIC_RELEASE);
+}
+
+void rf_disk_renew_head(struct rf_disk *disk)
+{
+    if (disk->base.writable)
+        return;
+    pthread_mutex_lock(&disk->lock);
+    renew_locked(disk);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+/* What can be said without a head: everything before the last segment is durable. */
+static void sealed_state(struct rf_disk *disk, struct rf_head_state *out)
+{
+    size_t count = rf_log_dir_count(&disk->log);
+    struct rf_log_place last = {.first = 1};
+
+    if (count > 0)
+        rf_log_dir_at(&disk->log, count - 1, &last);
+    *out = (struct rf_head_state){.seq = last.first - 1, .segment_first = last.first,
+                                  .segment_attempt = last.attempt};
+}
+
+static enum rf_status catch_up(struct rf_disk *disk, const struct rf_head_state *state,
+                               struct rf_error *err)
+{
+    struct rf_log_end end;
+    struct rf_walked walked;
+    enum rf_status status = RF_OK;
+
+    rf_disk_end(state, &end);
+    while (status == RF_OK) {
+        struct rf_error cause = {0};
+        struct rf_entry entry;
+        status = rf_walk_next(&disk->tail, &end, &walked, &cause);
+        if (status == RF_CORRUPT) {
+            status = RF_OK; /* a read or a feed that comes here reports it */
+            continue;
+        }
+        if (status == RF_OK)
+            status = rf_lookup_reserve(&disk->lookup, 1, &cause);
+        if (status == RF_OK) {
+            rf_entry_of(&entry, &walked.at.record, walked.first, walked.at.offset);
+            rf_lookup_add(&disk->lookup, &entry, 1);
+        } else if (status != RF_END) {
+            rf_error_set(err, status, "%s", cause.message);
+        }
+    }
+    return status == RF_END ? RF_OK : status;
+}
+
+static enum rf_status refresh(struct rf_disk *disk, struct rf_error *err)
+{
+    struct rf_head_state state;
+    enum rf_status status = RF_OK;
+    uint32_t word;
+
+    if (!disk->head)
+        renew_locked(disk);
+    word = disk->head ? rf_head_word(disk->head) : 0;
+    if (!disk->head || !rf_head_read(disk->head, &state)) {
+        status = rf_log_dir_list(&disk->log, err);
+        sealed_state(disk, &state);
+    }
+    if (status == RF_OK && state.seq >= disk->state.seq) {
+        status = catch_up(disk, &state, err);
+        if (status == RF_OK)
+            disk->state = state;
+    }
+    disk->seen_word = word;
+    return status;
+}
+
+enum rf_status rf_disk_state(struct rf_disk *disk, struct rf_head_state *out,
+                             struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+    struct rf_head *head = rf_disk_head(disk);
+
+    pthread_mutex_lock(&disk->lock);
+    if (!disk->base.writable && (!head || rf_head_word(head) != disk->seen_word))
+        status = refresh(disk, err);
+    *out = disk->state;
+    pthread_mutex_unlock(&disk->lock);
+    return status;
+}
+
+/* ---- the table's functions that are short ---- */
+
+static void disk_submit(struct rf_store *base, struct rf_act *act)
+{
+    rf_committer_submit(((struct rf_disk *)base)->committer, act);
+}
+
+static enum rf_status disk_stat(struct rf_store *base, const struct rf_blobref *ref,
+                                struct rf_stat *out, struct rf_error *err)
+{
+    struct rf_entry entry;
+    enum rf_status status = rf_disk_find((struct rf_disk *)base, ref, &entry, err);
+
+    if (status == RF_OK)
+        rf_entry_stat(&entry, out);
+    return status;
+}
+
+struct list {
+    enum rf_status (*visit)(void *user, const struct rf_stat *stat);
+    void *user;
+};
+
+static enum rf_status visit_alive(void *user, const struct rf_entry *entry)
+{
+    struct list *list = user;
+    struct rf_stat stat;
+
+    if (!rf_entry_alive(entry))
+        return RF_OK;
+    rf_entry_stat(entry, &stat);
+    return list->visit(list->user, &stat);
+}
+
+static enum rf_status disk_list(struct rf_store *base, const struct rf_blobref *after,
+                                enum rf_status (*visit)(void *user, const struct rf_stat *stat),
+                                void *user, struct rf_error *err)
+{
+    struct rf_disk *disk = (struct rf_disk *)base;
+    struct list list = {.visit = visit, .user = user};
+    struct rf_head_state state;
+    enum rf_status status = rf_disk_state(disk, &state, err);
+
+    if (status != RF_OK)
+        return status;
+    return rf_lookup_list(&disk->lookup, after, visit_alive, &list, err);
+}
+
+static uint64_t bytes_in(int parent, const char *name)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    uint64_t bytes = 0;
+    struct dirent *entry;
+    struct stat st;
+
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return 0;
+    }
+    while ((entry = readdir(dir))) {
+        if (fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+            bytes += (uint64_t)st.st_blocks * 512;
+    }
+    closedir(dir);
+    return bytes;
+}
+
+static enum rf_status disk_info(struct rf_store *base, struct rf_store_info *out,
+                                struct rf_error *err)
+{
+    struct rf_disk *disk = (struct rf_disk *)base;
+    struct rf_log_place oldest = {.first = 1};
+    struct rf_head_state state;
+    enum rf_status status = rf_disk_state(disk, &state, err);
+
+    if (status != RF_OK)
+        return status;
+    rf_log_dir_at(&disk->log, 0, &oldest);
+    *out = (struct rf_store_info){
+        .generation = disk->generation,
+        .oldest_seq = oldest.first,
+        .next_seq = state.seq + 1,
+        .blobs = state.blobs,
+        .bytes = state.bytes,
+        .disk_bytes = bytes_in(disk->dir, ".") + bytes_in(disk->dir, "log") +
+                      bytes_in(disk->dir, "large") + bytes_in(disk->dir, "run"),
+    };
+    rf_uuid_format(disk->uuid, out->uuid);
+    return RF_OK;
+}
+
+/* ---- open and close ---- */
+
+static void publish_state(struct rf_disk *disk, const struct rf_commit_point *point, bool clean)
+{
+    disk->state = (struct rf_head_state){
+        .seq = point->next_seq - 1,
+        .chain = point->chain,
+        .segment_first = point->place.first,
+        .segment_attempt = point->place.attempt,
+        .segment_end = point->end,
+        .epoch = disk->state.epoch,
+        .blobs = point->blobs,
+        .bytes = point->bytes,
+        .clean = clean,
+    };
+    rf_head_publish(disk->head, &disk->state);
+}
+
+static void disk_close(struct rf_store *base)
+{
+    struct rf_disk *disk = (struct rf_disk *)base;
+
+    if (disk->committer) {
+        struct rf_commit_point point;
+        rf_committer_close(disk->committer, &point);
+        /* A removed large payload whose unlink is not durable would come back unnamed. */
+        publish_state(disk, &point, fsync(disk->large_dir) == 0);
+        if (rf_head_sync(disk->head, NULL) != RF_OK)
+            errno = 0; /* the next writer recovers as after a crash */
+    }
+    rf_walk_release(&disk->tail);
+    rf_lookup_release(&disk->lookup);
+    rf_log_dir_release(&disk->log);
+    rf_head_close(disk->head);
+    for (size_t i = 0; i < RF_DISK_OLD_HEADS; i++)
+        rf_head_close(disk->old_heads[i]);
+    if (disk->large_dir >= 0)
+        close(disk->large_dir);
+    if (disk->lock_fd >= 0)
+        close(disk->lock_fd);
+    if (disk->dir >= 0)
+        close(disk->dir);
+    pthread_mutex_destroy(&disk->lock);
+    pthread_mutex_destroy(&disk->claim_lock);
+    pthread_cond_destroy(&disk->claim_free);
+    free(disk->path);
+    free(disk);
+}
+
+static enum rf_status open_folder(struct rf_disk *disk, bool create, struct rf_error *err)
+{
+    if (create && mkdir(disk->path, 0700) != 0 && errno != EEXIST)
+        return rf_error_errno(err, RF_IO, errno, "cannot make blob store '%s'", disk->path);
+    disk->dir = open(disk->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (disk->dir >= 0)
+        return RF_OK;
+    if (errno == ENOENT || errno == ENOTDIR)
+        return rf_error_set(err, RF_NOT_FOUND, "there is no store in '%s'", disk->path);
+    return rf_error_errno(err, errno == EACCES ? RF_DENIED : RF_IO, errno,
+                          "cannot open blob store '%s'", disk->path);
+}
+
+/* A folder of the store; a writer makes it when it is missing, as it may be after a loss. */
+static enum rf_status open_part(struct rf_disk *disk, const char *name, bool writing, int *out,
+                                struct rf_error *err)
+{
+    if (writing && mkdirat(disk->dir, name, 0700) == 0 && fsync(disk->dir) != 0)
+        return rf_error_errno(err, RF_IO, errno, "cannot make '%s/%s' durable", disk->path, name);
+    *out = openat(disk->dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*out < 0)
+        return rf_error_errno(err, RF_IO, errno, "cannot open '%s/%s'", disk->path, name);
+    return RF_OK;
+}
+
+static enum rf_status open_parts(struct rf_disk *disk, bool writing, struct rf_error *err)
+{
+    enum rf_status status;
+    int fd = -1;
+
+    status = open_part(disk, "large", writing, &disk->large_dir, err);
+    if (status == RF_OK)
+        status = open_part(disk, "log", writing, &fd, err);
+    if (status == RF_OK)
+        status = rf_log_dir_init(&disk->log, fd, err);
+    disk->log.salt = disk->salt;
+    if (status != RF_OK)
+        return status;
+    return rf_head_open(&disk->head, disk->dir, writing, rf_disk_seed(disk), writing ? err : NULL);
+}
+
+static enum rf_status start_writing(struct rf_disk *disk, struct rf_error *err)
+{
+    struct rf_commit_point point;
+    enum rf_status status = rf_disk_recover(disk, &point, err);
+
+    if (status != RF_OK)
+        return status;
+    publish_state(disk, &point, false);
+    status = rf_head_sync(disk->head, err);
+    if (status == RF_OK)
+        status = rf_committer_open(&disk->committer, disk, &point, err);
+    return status;
+}
+
+static enum rf_status open_store(struct rf_disk *disk, const struct rf_store_options *options,
+                                 struct rf_error *err)
+{
+    bool writing = options->mode != RF_STORE_READ;
+    struct rf_head_state state;
+    enum rf_status status = open_folder(disk, options->mode == RF_STORE_CREATE, err);
+
+    if (status == RF_OK && writing && options->mode != RF_STORE_CREATE)
+        status = rf_identity_load(disk, false, err);
+    if (status == RF_OK && writing)
+        status = rf_identity_lock(disk, options->lock_timeout_ms, err);
+    if (status == RF_OK && options->mode == RF_STORE_CREATE)
+        status = rf_identity_create(disk, err);
+    else if (status == RF_OK)
+        status = rf_identity_load(disk, writing, err);
+    if (status == RF_OK)
+        status = open_parts(disk, writing, err);
+    if (!writing && (status == RF_NOT_FOUND || status == RF_IO) && disk->log.fd >= 0)
+        status = RF_OK; /* without a head: the sealed segments */
+    if (status != RF_OK)
+        return status;
+    rf_walk_init(&disk->tail, &disk->log, 1, true);
+    if (writing)
+        return start_writing(disk, err);
+    return rf_disk_state(disk, &state, err);
+}
+
+static enum rf_status disk_open(struct rf_store **out, const char *path,
+                                const struct rf_store_options *options, struct rf_error *err)
+{
+    struct rf_disk *disk = calloc(1, sizeof *disk);
+    enum rf_status status;
+
+    if (disk)
+        disk->path = strdup(path);
+    if (!disk || !disk->path) {
+        free(disk);
+        return rf_error_set(err, RF_NOMEM, "no memory for a store");
+    }
+    disk->base.ops = &rf_store_disk_ops;
+    disk->base.writable = options->mode != RF_STORE_READ;
+    disk->dir = disk->large_dir = disk->lock_fd = disk->log.fd = -1;
+    disk->segment_bytes = options->segment_bytes ? options->segment_bytes : RF_DISK_SEGMENT_BYTES;
+    disk->run_bytes = options->run_bytes ? options->run_bytes : RF_DISK_RUN_BYTES;
+    pthread_mutex_init(&disk->lock, NULL);
+    pthread_mutex_init(&disk->log.lock, NULL);
+    pthread_mutex_init(&disk->claim_lock, NULL);
+    pthread_cond_init(&disk->claim_free, NULL);
+    rf_lookup_init(&disk->lookup);
+    status = open_store(disk, options, err);
+    if (status != RF_OK)
+        disk_close(&disk->base);
+    else
+        *out = &disk->base;
+    return status;
+}
+
+const struct rf_store_ops rf_store_disk_ops = {
+    .name = "disk",
+    .open = disk_open,
+    .close = disk_close,
+    .info = disk_info,
+    .submit = disk_submit,
+    .large_open = rf_disk_large_open,
+    .large_write = rf_disk_large_write,
+    .large_clone = rf_disk_large_clone,
+    .large_commit = rf_disk_large_commit,
+    .large_close = rf_disk_large_close,
+    .stat = disk_stat,
+    .get = rf_disk_get,
+    .read = rf_disk_read,
+    .list = disk_list,
+    .feed_open = rf_disk_feed_open,
+    .feed_close = rf_disk_feed_close,
+    .feed_next = rf_disk_feed_next,
+    .feed_blob = rf_disk_feed_blob,
+    .feed_cursor = rf_disk_feed_cursor,
+    .feed_cancel = rf_disk_feed_cancel,
+    .verify = rf_disk_verify,
+    .compact = rf_disk_compact,
+};
