@@ -1,0 +1,282 @@
+/*
+ * bench_sink.c - rows into SQLite: ready ones, mapped ones, and bare inserts
+ *
+ * A row is key, val and at: val is 300 B of words, or 1,008 B searchable. Ready: rf_sink with items
+ * whose rows are encoded before the clock starts, 10,000 items a batch, as the indexer writes them.
+ * Mapped: a whole index run over a store of JSON blobs that hold the same rows. Floor: bare_sink.h
+ * in two shapes, one table (the least that holds the rows) and two (what an index keeps of items).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bare_mapper.h"
+#include "bench/bare_sink.h"
+#include "bench/bench.h"
+#include "bench/data.h"
+#include "bench/fill.h"
+#include "indexer/index.h"
+#include "sinks/sink.h"
+
+#define DISTINCT 4000 /* texts; rows beyond repeat them */
+#define TEXT_ROOM 1100
+
+static struct bench bench;
+
+struct sink_case {
+    bool search;
+    uint64_t count;
+    enum bare_shape shape;
+    char store[1024];
+};
+
+/* What every side writes: names of items, texts, and for rf_sink the rows encoded. */
+struct rows {
+    char (*keys)[RF_BLOBREF_SIZE];
+    struct rf_blobref *refs;
+    char (*texts)[TEXT_ROOM];
+    size_t sizes[DISTINCT];
+    struct rf_decl *decl;
+    struct rf_arena arena;
+};
+
+static size_t text_size(bool search)
+{
+    return search ? 1000 : 300;
+}
+
+static size_t make_text(char *out, bool search, uint64_t number)
+{
+    size_t size = data_words(out, text_size(search), number % DISTINCT);
+
+    return search ? size : text_size(search);
+}
+
+static struct rows *make_rows(const struct sink_case *sink)
+{
+    char decl[300], number[24];
+    struct rows *rows = calloc(1, sizeof *rows);
+    struct rf_error err = {0};
+
+    if (!rows)
+        bench_die("no memory for rows");
+    rows->keys = calloc(sink->count, sizeof *rows->keys);
+    rows->refs = calloc(sink->count, sizeof *rows->refs);
+    rows->texts = calloc(DISTINCT, TEXT_ROOM);
+    if (!rows->keys || !rows->refs || !rows->texts)
+        bench_die("no memory for %llu rows", (unsigned long long)sink->count);
+    for (uint64_t i = 0; i < sink->count; i++) {
+        int size = snprintf(number, sizeof number, "%llu", (unsigned long long)i);
+        rf_blobref_of(&rows->refs[i], rf_bytes(number, (size_t)size));
+        rf_blobref_format(&rows->refs[i], rows->keys[i]);
+    }
+    for (uint64_t i = 0; i < DISTINCT; i++)
+        rows->sizes[i] = make_text(rows->texts[i], sink->search, i);
+    rf_arena_init(&rows->arena, 1 << 20);
+    snprintf(decl, sizeof decl,
+             "{\"name\":\"texts\",\"version\":\"1\",\"on\":[\"blob\"],\"tables\":[{\"name\":\"texts\","
+             "\"columns\":[{\"name\":\"key\",\"type\":\"text\"},{\"name\":\"val\",\"type\":\"text\","
+             "\"search\":%s},{\"name\":\"at\",\"type\":\"int\"}]}]}", sink->search ? "true" : "false");
+    bench_must(rf_decl_parse(&rows->decl, &rows->arena, rf_bytes_text(decl), &err), &err,
+               "cannot declare");
+    return rows;
+}
+
+/* The values of row i; key has room for the key's text. */
+static void set_values(struct rf_value values[3], char key[32], const struct rows *rows, uint64_t i)
+{
+    int size = snprintf(key, 32, "tag:%llu:%llu", (unsigned long long)(i * 7919 % 500),
+                        (unsigned long long)i);
+
+    values[0] = (struct rf_value){.type = RF_TYPE_TEXT, .text = rf_bytes(key, (size_t)size)};
+    values[1] = (struct rf_value){.type = RF_TYPE_TEXT,
+                                  .text = rf_bytes(rows->texts[i % DISTINCT],
+                                                   rows->sizes[i % DISTINCT])};
+    values[2] = (struct rf_value){.type = RF_TYPE_INT, .integer = (int64_t)i};
+}
+
+/* ---- the floor ---- */
+
+static void write_bare(void *arg, struct bench_cost *cost)
+{
+    const struct sink_case *sink = arg;
+    const struct rows *rows = make_rows(sink);
+    const char *path = bench_path(&bench, "bare.db");
+    struct bare_sink *bare = bare_sink_open(path, rows->decl, sink->shape);
+    struct rf_value values[3];
+    char key[32];
+
+    bench_start(cost);
+    for (uint64_t i = 0; i < sink->count; i++) {
+        set_values(values, key, rows, i);
+        bare_sink_item(bare, rows->keys[i], TEXT_ROOM, i + 1);
+        bare_sink_row(bare, 0, values, 3);
+    }
+    bare_sink_commit(bare);
+    bench_stop(cost, sink->count);
+    bare_sink_close(bare);
+    bench_remove(path);
+}
+
+/* ---- ready rows ---- */
+
+/* Rows encoded one behind the other; ends[i] is where row i ends. */
+static uint8_t *encode_rows(const struct rows *rows, uint64_t count, uint64_t *ends)
+{
+    struct rf_value values[3];
+    struct rf_buf buf;
+    char key[32];
+
+    rf_buf_init(&buf, SIZE_MAX / 2);
+    for (uint64_t i = 0; i < count; i++) {
+        set_values(values, key, rows, i);
+        rf_row_begin(&buf, 0, 3);
+        for (size_t k = 0; k < 3; k++)
+            rf_row_put(&buf, &values[k]);
+        ends[i] = buf.size;
+    }
+    if (buf.failed)
+        bench_die("no memory for encoded rows");
+    return buf.data;
+}
+
+static void write_items(struct rf_sink *sink, uint32_t lane, const struct rows *rows,
+                        const uint8_t *encoded, const uint64_t *ends, uint64_t count)
+{
+    char position[RF_POSITION_SIZE] = "", next[RF_POSITION_SIZE];
+    struct rf_error err = {0};
+
+    for (uint64_t i = 0; i < count; ) {
+        uint64_t until = i + BARE_BATCH < count ? i + BARE_BATCH : count;
+        bench_must(rf_sink_begin(sink, lane, position, &err), &err, "cannot begin");
+        for (; i < until; i++) {
+            uint64_t start = i ? ends[i - 1] : 0;
+            const struct rf_sink_call call = {.mapper = 0, .outcome = RF_SINK_ROWS,
+                .output = rf_bytes(encoded + start, ends[i] - start)};
+            const struct rf_sink_item item = {.key = rows->keys[i], .kind = RF_SINK_BLOB,
+                .ref = rows->refs[i], .size = TEXT_ROOM, .seq = i + 1,
+                .timestamp_us = 1700000000000000, .mtime_us = INT64_MIN, .calls = &call,
+                .call_count = 1};
+            bench_must(rf_sink_put(sink, &item, NULL, &err), &err, "cannot put");
+        }
+        snprintf(next, sizeof next, "1-%llu", (unsigned long long)i);
+        bench_must(rf_sink_commit(sink, next, &err), &err, "cannot commit");
+        memcpy(position, next, sizeof position);
+    }
+}
+
+static void write_ready(void *arg, struct bench_cost *cost)
+{
+    const struct sink_case *which = arg;
+    const struct rows *rows = make_rows(which);
+    const char *path = bench_path(&bench, "ready.db");
+    uint64_t *ends = calloc(which->count, sizeof *ends);
+    uint8_t *encoded = encode_rows(rows, which->count, ends);
+    const struct rf_sink_options options = {.create = true, .write = true, .writer_token = 1};
+    const struct rf_sink_mapper mapper = {
+        .identity = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        .bundle = rf_bytes_text("{}"), .decl = rows->decl};
+    struct rf_error err = {0};
+    struct rf_sink *sink;
+    char url[1100];
+    uint32_t lane;
+
+    snprintf(url, sizeof url, "sqlite:%s", path);
+    bench_must(rf_sink_open(&sink, url, &options, &err), &err, "cannot open the sink");
+    bench_must(rf_sink_lane_begin(sink, &mapper, 1, true, &lane, &err), &err, "cannot begin a lane");
+    bench_start(cost);
+    write_items(sink, lane, rows, encoded, ends, which->count);
+    bench_stop(cost, which->count);
+    rf_sink_close(sink);
+    bench_remove(path);
+}
+
+/* ---- mapped rows ---- */
+
+static bool blobs_search;
+
+static size_t make_blob(char *out, size_t size, uint64_t number)
+{
+    int head = snprintf(out, size, "{\"key\":\"tag:%llu:%llu\",\"at\":%llu,\"val\":\"",
+                        (unsigned long long)(number * 7919 % 500), (unsigned long long)number,
+                        (unsigned long long)number);
+    size_t used = (size_t)head;
+
+    used += make_text(out + used, blobs_search, number);
+    memcpy(out + used, "\"}", 2);
+    return used + 2;
+}
+
+static void make_store(void *arg, struct bench_cost *cost)
+{
+    const struct sink_case *sink = arg;
+
+    (void)cost;
+    blobs_search = sink->search;
+    fill_new_store(sink->store, sink->count, TEXT_ROOM + 200, make_blob, TEXT_ROOM + 200);
+}
+
+static void write_mapped(void *arg, struct bench_cost *cost)
+{
+    const struct sink_case *which = arg;
+    const char *mappers[] = {bare_mapper_path(which->search ? "texts_search.lua"
+                                                            : "texts_plain.lua")};
+    char store[1100], sink[1100], path[1024];
+    const struct rf_index_options options = {.name = "bench", .store_url = store,
+        .sink_url = sink, .mappers = mappers, .mapper_count = 1,
+        .mapper_program = bare_mapper_program()};
+    struct rf_index_progress totals;
+    struct rf_error err = {0};
+    struct rf_index *index;
+
+    snprintf(path, sizeof path, "%s", bench_path(&bench, "mapped.db"));
+    snprintf(store, sizeof store, "disk:%s", which->store);
+    snprintf(sink, sizeof sink, "sqlite:%s", path);
+    bench_must(rf_index_open(&index, &options, &err), &err, "cannot open the index");
+    bench_start(cost);
+    bench_must(rf_index_run(index, false, &err), &err, "cannot index");
+    bench_stop(cost, which->count);
+    rf_index_totals(index, &totals);
+    if (totals.rows != which->count)
+        bench_die("%llu rows of %llu items", (unsigned long long)totals.rows,
+                  (unsigned long long)which->count);
+    bench_note(cost, "us CPU of the host an item", cost->own_cpu_s * 1e6 / (double)which->count);
+    bench_note(cost, "us CPU of the workers an item",
+               (cost->cpu_s - cost->own_cpu_s) * 1e6 / (double)which->count);
+    rf_index_close(index);
+    bench_remove(path);
+}
+
+static void compare(bool search, uint64_t count)
+{
+    struct sink_case two = {.search = search, .count = bench_count(&bench, count, 300),
+                            .shape = BARE_TWO_TABLES}, one;
+    const char *what = search ? "searchable rows of 1 KB (FTS5)" : "rows of 300 B";
+    char work[100];
+
+    snprintf(two.store, sizeof two.store, "%s", bench_path(&bench, "store-%d", search));
+    one = two;
+    one.shape = BARE_ONE_TABLE;
+    const struct bench_side ready[] = {
+        {"rf_sink, rows encoded before", write_ready, &two, 0},
+        {"bare SQLite, one table", write_bare, &one, 0},
+        {"bare SQLite, items and rows as an index has them", write_bare, &two, 0.8}};
+    const struct bench_side mapped[] = {
+        {"index run: log, jail, sink", write_mapped, &two, 0},
+        {"rf_sink, rows encoded before", write_ready, &two, 0},
+        {"bare SQLite, items and rows as an index has them", write_bare, &two, 0.8}};
+
+    snprintf(work, sizeof work, "ready %s", what);
+    bench_compare(&bench, work, BENCH_BY_RATE, ready, 3);
+    bench_prepare(make_store, &two, NULL);
+    snprintf(work, sizeof work, "mapped %s", what);
+    bench_compare(&bench, work, BENCH_BY_RATE, mapped, 3);
+    bench_remove(two.store);
+}
+
+int main(int argc, char **argv)
+{
+    bench_open(&bench, "sink", &argc, argv);
+    compare(false, 200000);
+    compare(true, 60000);
+    return bench_close(&bench);
+}
