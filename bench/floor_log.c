@@ -1,4 +1,4 @@
-/* floor_log.c - the raw floor of a durable store: one file, group commit, nothing else */
+/* floor_log.c - the raw floors of a durable store: one file, group commit, nothing else */
 #include "bench/floor_log.h"
 
 #include <errno.h>
@@ -106,4 +106,59 @@ void floor_log_close(struct floor_log *log)
     pthread_mutex_destroy(&log->lock);
     pthread_cond_destroy(&log->work);
     close(log->fd);
+}
+
+/* ---- without a committer ---- */
+
+void floor_pack_open(struct floor_pack *pack, const char *path)
+{
+    memset(pack, 0, sizeof *pack);
+    pthread_mutex_init(&pack->lock, NULL);
+    pthread_cond_init(&pack->woken, NULL);
+    pack->fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+    if (pack->fd < 0)
+        bench_die("cannot make '%s': %s", path, strerror(errno));
+}
+
+/* Under the lock: wait until everything up to end is durable, syncing for all when nobody does. */
+static void await_sync(struct floor_pack *pack, uint64_t end)
+{
+    while (pack->synced < end) {
+        uint64_t upto = pack->written;
+        if (pack->syncing) {
+            pthread_cond_wait(&pack->woken, &pack->lock);
+            continue;
+        }
+        pack->syncing = true;
+        pthread_mutex_unlock(&pack->lock);
+        if (fdatasync(pack->fd) != 0)
+            bench_die("cannot sync the floor's pack: %s", strerror(errno));
+        pthread_mutex_lock(&pack->lock);
+        pack->syncing = false;
+        pack->synced = upto;
+        pack->syncs++;
+        pthread_cond_broadcast(&pack->woken);
+    }
+}
+
+void floor_pack_put(struct floor_pack *pack, const void *bytes, size_t size)
+{
+    uint8_t record[FLOOR_HEADER_SIZE + 4096] = {0};
+    ssize_t whole = (ssize_t)(FLOOR_HEADER_SIZE + size);
+
+    floor_hash(record, bytes, size);
+    memcpy(record + FLOOR_HEADER_SIZE, bytes, size);
+    pthread_mutex_lock(&pack->lock);
+    if (pwrite(pack->fd, record, (size_t)whole, (off_t)pack->written) != whole)
+        bench_die("cannot append to the floor's pack: %s", strerror(errno));
+    pack->written += (uint64_t)whole;
+    await_sync(pack, pack->written);
+    pthread_mutex_unlock(&pack->lock);
+}
+
+void floor_pack_close(struct floor_pack *pack)
+{
+    pthread_mutex_destroy(&pack->lock);
+    pthread_cond_destroy(&pack->woken);
+    close(pack->fd);
 }
