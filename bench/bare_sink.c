@@ -102,7 +102,8 @@ struct bare_sink *bare_sink_open(const char *path, const struct rf_decl *decl,
         run(sink, "CREATE TABLE blobs(id INTEGER PRIMARY KEY, item TEXT UNIQUE, kind TEXT,"
                   "size INTEGER, ts TEXT, seq INTEGER, mapped_at TEXT)");
         sink->item = prepare(sink, "INSERT INTO blobs VALUES(?,?,'blob',?,"
-                                   "'2026-01-01T00:00:00.000000Z',?,'2026-01-01T00:00:00.000000Z')");
+                                   "'2026-01-01T00:00:00.000000Z',?,"
+                                   "'2026-01-01T00:00:00.000000Z')");
     }
     sink->table_count = decl->table_count;
     for (size_t i = 0; i < decl->table_count; i++)

@@ -341,7 +341,8 @@ void bench_open(struct bench *bench, const char *name, int *argc, char **argv)
     if (!mkdtemp(bench->dir))
         bench_die("cannot make '%s': %s", bench->dir, strerror(errno));
     if (bench->json)
-        fprintf(bench->json, "{\"bench\":\"%s\",\"quick\":%s,\"rounds\":%u,\"cores\":%ld,\"rows\":[",
+        fprintf(bench->json,
+                "{\"bench\":\"%s\",\"quick\":%s,\"rounds\":%u,\"cores\":%ld,\"rows\":[",
                 name, bench->quick ? "true" : "false", bench->rounds,
                 sysconf(_SC_NPROCESSORS_ONLN));
 }

@@ -1,11 +1,12 @@
 /*
  * bench_index.c - small JSON blobs from the log to rows
  *
- * Ours: rf_index_run over a store of notes of about 400 B, one row each, with as many jailed workers
- * as there are cores. Floor: one process, one thread, no jail, no queue, no checkpoint: the notes
- * from a flat file read in pieces of 1 MiB, SHA-256 of each, the same Lua in a bare loop, its output
- * decoded, prepared inserts into the same tables (bare_sink.h). Stages of ours, per item: CPU of the
- * host and of the workers; wall time its thread spent in feed and sink, CPU of the calls.
+ * Ours: rf_index_run over a store of notes of about 400 B, one row each, with as many jailed
+ * workers as there are cores. Floor: one process, one thread, no jail, no queue, no checkpoint:
+ * the notes from a flat file read in pieces of 1 MiB, SHA-256 of each, the same Lua in a bare
+ * loop, its output decoded, prepared inserts into the same tables (bare_sink.h). Stages of ours,
+ * per item: CPU of the host and of the workers; wall time its thread spent in feed and sink, CPU
+ * of the calls.
  */
 #include <fcntl.h>
 #include <stdlib.h>

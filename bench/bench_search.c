@@ -38,8 +38,9 @@ static void query_words(char out[64], unsigned number)
 
 static size_t make_note(char *out, size_t size, uint64_t number)
 {
-    int head = snprintf(out, NOTE_ROOM, "{\"title\":\"note %llu\",\"created\":%llu,\"author\":{\"name\":"
-                        "\"Ann\",\"email\":\"ann@example.org\"},\"body\":\"",
+    int head = snprintf(out, NOTE_ROOM,
+                        "{\"title\":\"note %llu\",\"created\":%llu,\"author\":{\"name\":\"Ann\","
+                        "\"email\":\"ann@example.org\"},\"body\":\"",
                         (unsigned long long)number, (unsigned long long)number);
     size_t used = (size_t)head;
 

@@ -73,9 +73,11 @@ static struct rows *make_rows(const struct sink_case *sink)
         rows->sizes[i] = make_text(rows->texts[i], sink->search, i);
     rf_arena_init(&rows->arena, 1 << 20);
     snprintf(decl, sizeof decl,
-             "{\"name\":\"texts\",\"version\":\"1\",\"on\":[\"blob\"],\"tables\":[{\"name\":\"texts\","
-             "\"columns\":[{\"name\":\"key\",\"type\":\"text\"},{\"name\":\"val\",\"type\":\"text\","
-             "\"search\":%s},{\"name\":\"at\",\"type\":\"int\"}]}]}", sink->search ? "true" : "false");
+             "{\"name\":\"texts\",\"on\":[\"blob\"],\"tables\":[{\"name\":\"texts\",\"columns\":["
+             "{\"name\":\"key\",\"type\":\"text\"},"
+             "{\"name\":\"val\",\"type\":\"text\",\"search\":%s},"
+             "{\"name\":\"at\",\"type\":\"int\"}]}]}",
+             sink->search ? "true" : "false");
     bench_must(rf_decl_parse(&rows->decl, &rows->arena, rf_bytes_text(decl), &err), &err,
                "cannot declare");
     return rows;
@@ -182,7 +184,7 @@ static void write_ready(void *arg, struct bench_cost *cost)
 
     snprintf(url, sizeof url, "sqlite:%s", path);
     bench_must(rf_sink_open(&sink, url, &options, &err), &err, "cannot open the sink");
-    bench_must(rf_sink_lane_begin(sink, &mapper, 1, true, &lane, &err), &err, "cannot begin a lane");
+    bench_must(rf_sink_lane_begin(sink, &mapper, 1, true, &lane, &err), &err, "no lane");
     bench_start(cost);
     write_items(sink, lane, rows, encoded, ends, which->count);
     bench_stop(cost, which->count);

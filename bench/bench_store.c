@@ -2,9 +2,9 @@
  * bench_store.c - the store beside a bare group-committed file
  *
  * Rows: durable put with 1, 16 and 64 writer threads of one blob each, and 64 in flight from one
- * client thread; get in random order; reading the change queue with contents; opening a store of a
- * million blobs. Floors: floor_log.h, both, for puts; one flat file of the same payloads, read at known
- * places and hashed, for reads; SQLite's b-tree with as many keys for opening.
+ * client thread; get in random order; reading the change queue with contents; opening a store of
+ * a million blobs. Floors: floor_log.h, both, for puts; one flat file of the same payloads, read
+ * at known places and hashed, for reads; SQLite's b-tree with as many keys for opening.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 
 static struct bench bench;
 
-/* A payload that no other number has: words would be text, this is what hashing sees all the same. */
+/* A payload that no other number has. */
 static size_t make_blob(char *out, size_t size, uint64_t number)
 {
     uint64_t state = number * 2 + 1;

@@ -1,9 +1,10 @@
 /*
  * data.h - the same documents in every benchmark and every run
  *
- * A note is a JSON object with type, title, created, author {name, email}, tags, history (an array
- * of small records, until half of the size) and body (words until the size): the first five come
- * first, as mappers commonly pick from the head of a document. The same number gives the same bytes.
+ * A note is a JSON object with type, title, created, author {name, email}, tags, history (an
+ * array of small records, until half of the size) and body (words until the size): the first five
+ * come first, as mappers commonly pick from the head of a document. The same number gives the
+ * same bytes.
  */
 #ifndef RF_BENCH_DATA_H
 #define RF_BENCH_DATA_H

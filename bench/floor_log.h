@@ -1,12 +1,13 @@
 /*
  * floor_log.h - the raw floors of a durable store: one file, group commit, nothing else
  *
- * struct floor_log is the strict one. What it does for a put: SHA-256 of the payload in the submitting thread (one OpenSSL context per
- * thread), 64 bytes of header and the payload handed to one committer thread; that one takes what
- * queued up during its last fdatasync (it never waits for company), writes all of it by pwritev at
- * the end of one file whose blocks were allocated before the clock started, calls fdatasync once,
- * and answers every submitter by its own semaphore. There is no lookup, no check for what is there
- * already, no checksum but the hash, no second file.
+ * struct floor_log is the strict one. What it does for a put: SHA-256 of the payload in the
+ * submitting thread (one OpenSSL context per thread), 64 bytes of header and the payload handed
+ * to one committer thread; that one takes what queued up during its last fdatasync (it never
+ * waits for company), writes all of it by pwritev at the end of one file whose blocks were
+ * allocated before the clock started, calls fdatasync once, and answers every submitter by its
+ * own semaphore. There is no lookup, no check for what is there already, no checksum but the
+ * hash, no second file.
  *
  * struct floor_pack is the plain way to write such a thing, without a thread of its own: each
  * submitter hashes, writes its record by pwrite at the end of the growing file under one lock, and
