@@ -354,6 +354,9 @@ static void keep_integers(struct rf_env *env)
 
     lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
     lua_getfield(L, -1, LUA_FFILIBNAME);
+    /* All of it: lua_close looks at its table of finalizers, which only its functions hold. */
+    lua_pushvalue(L, -1);
+    luaL_ref(L, LUA_REGISTRYINDEX);
     lua_getfield(L, -1, "istype");
     env->ref_istype = luaL_ref(L, LUA_REGISTRYINDEX);
     for (int i = 0; i < 2; i++) {
