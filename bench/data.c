@@ -65,7 +65,8 @@ size_t data_note(char *out, size_t size, uint64_t number)
     used = (size_t)snprintf(out, room, "{\"type\":\"note\","
                             "\"title\":\"%s %s note %llu about %s and %s\",\"created\":%llu,"
                             "\"author\":{\"name\":\"Ann Example %u\","
-                            "\"email\":\"a%u@example.org\"},\"tags\":[\"t%u\",\"lua\"],\"history\":[",
+                            "\"email\":\"a%u@example.org\"},\"tags\":[\"t%u\",\"lua\"],"
+                            "\"history\":[",
                             any_word(&state), any_word(&state), (unsigned long long)number,
                             any_word(&state), any_word(&state),
                             (unsigned long long)(1600000000 + bench_random(&state) % 100000000),
