@@ -7,6 +7,7 @@
 #define RF_SINKS_QUERY_H
 
 #include "core/arena.h"
+#include "core/buf.h"
 #include "core/error.h"
 #include "core/row.h"
 
@@ -89,5 +90,11 @@ RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt
 
 /* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same. */
 RF_MUST_USE enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err);
+
+/* ---- for other tools ---- */
+
+/* Append a metadata.json for Datasette: titles, facets and labels from the mappers' declarations. */
+RF_MUST_USE enum rf_status rf_query_metadata(const char *url, struct rf_buf *buf,
+                                             struct rf_error *err);
 
 #endif

@@ -39,7 +39,10 @@ struct rf_sink_options {
 RF_MUST_USE enum rf_status rf_sink_open(struct rf_sink **out, const char *url,
                                         const struct rf_sink_options *options,
                                         struct rf_error *err);
-void rf_sink_close(struct rf_sink *sink);
+void rf_sink_close(struct rf_sink *sink); /* rolls an open batch back */
+
+/* Remove an index that nobody has open, with all its files; RF_OK when there is none. */
+RF_MUST_USE enum rf_status rf_sink_erase(const char *url, struct rf_error *err);
 
 /* ---- lanes ---- */
 
@@ -48,9 +51,9 @@ struct rf_sink_mapper {
     struct rf_bytes bundle;     /* its texts, kept so that an index can be rebuilt and verified */
     const struct rf_decl *decl; /* lent until the sink is closed */
     /* A live splitter that a lane which is not full runs along, so that parts reach the lane's own
-     * mappers: its edges are kept in the lane and steer what lives there, but it has no tables,
-     * dead letters or parks here, its rows are ignored, and the swap drops its edges (they equal
-     * the live lane's). Its place in `mappers` counts for rf_sink_call.mapper all the same. */
+     * mappers: its edges, needs and parks are kept in the lane and steer what lives there, but it
+     * has no tables or dead letters here, its rows are ignored, and the swap drops its edges (they
+     * equal the live lane's). Its place in `mappers` counts for rf_sink_call.mapper all the same. */
     bool edges_only;
 };
 
@@ -79,7 +82,8 @@ RF_MUST_USE enum rf_status rf_sink_lane_begin(struct rf_sink *sink,
 /*
  * One transaction: the lane's mappers replace those of the same name in the live lane (a full lane
  * replaces all); mappers named in `removed` leave it, their tables too. RF_DENIED unless the lane
- * stands where the live lane stands. Views and metadata are made again.
+ * stands where the live lane stands. Views are made again. The live lane keeps its id; the other one
+ * is gone, and indexes of mappers are to be read anew (rf_sink_lanes).
  */
 RF_MUST_USE enum rf_status rf_sink_lane_swap(struct rf_sink *sink, uint32_t lane,
                                              const char *const *removed, size_t removed_count,
@@ -154,8 +158,9 @@ struct rf_sink_item {
 };
 
 /* Write one item of the open batch. When a higher change of the item is stored already, nothing is
- * written and *stale (may be NULL) is true. A row that the sink refuses becomes a dead letter of
- * class sink for its (item, mapper); the rest of the item is stored. */
+ * written and *stale (may be NULL) is true; so it is for a part that no edge of the lane reaches:
+ * the parent is put first. A row that the sink refuses becomes a dead letter of class sink for its
+ * (item, mapper); the rest of the item is stored. Any failure rolls the whole batch back. */
 RF_MUST_USE enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item,
                                        bool *stale, struct rf_error *err);
 

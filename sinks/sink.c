@@ -1,0 +1,299 @@
+/*
+ * sink.c - the table of sink backends, and the contract of sink.h in one place
+ *
+ * Each function asserts what its caller promised and passes on. To add a backend: write its table
+ * (sink_ops.h), name it in `backends`, and run tests/contract/test_sink.c over it.
+ */
+#include "sinks/sink_ops.h"
+
+#include <assert.h>
+
+static const struct rf_sink_ops *const backends[] = {
+    &rf_sink_sqlite_ops,
+};
+
+enum rf_status rf_sink_backend(const char *url, const struct rf_sink_ops **ops, const char **rest,
+                               struct rf_error *err)
+{
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        size_t size = strlen(backends[i]->scheme);
+        if (strncmp(url, backends[i]->scheme, size) == 0 && url[size] == ':' && url[size + 1]) {
+            *ops = backends[i];
+            *rest = url + size + 1;
+            return RF_OK;
+        }
+    }
+    return rf_error_set(err, RF_UNSUPPORTED,
+                        "cannot use sink '%s': no such kind of sink, write sqlite:PATH", url);
+}
+
+enum rf_status rf_sink_open(struct rf_sink **out, const char *url,
+                            const struct rf_sink_options *options, struct rf_error *err)
+{
+    const struct rf_sink_ops *ops;
+    const char *rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    assert(!options->create || options->write);
+    if (status)
+        return status;
+    return ops->open(out, rest, options, err);
+}
+
+void rf_sink_close(struct rf_sink *sink)
+{
+    if (sink)
+        sink->ops->close(sink);
+}
+
+enum rf_status rf_sink_erase(const char *url, struct rf_error *err)
+{
+    const struct rf_sink_ops *ops;
+    const char *rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    if (status)
+        return status;
+    return ops->erase(rest, err);
+}
+
+static enum rf_status need_write(const struct rf_sink *sink, struct rf_error *err)
+{
+    if (!sink->write)
+        return rf_error_set(err, RF_DENIED, "cannot change this index: it was opened for reading");
+    return RF_OK;
+}
+
+/* ---- lanes ---- */
+
+enum rf_status rf_sink_lanes(struct rf_sink *sink, struct rf_arena *arena,
+                             struct rf_sink_lane **lanes, size_t *count, struct rf_error *err)
+{
+    return sink->ops->lanes(sink, arena, lanes, count, err);
+}
+
+enum rf_status rf_sink_lane_begin(struct rf_sink *sink, const struct rf_sink_mapper *mappers,
+                                  size_t count, bool full, uint32_t *lane, struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    assert(!sink->batch_open);
+    assert(count <= UINT16_MAX);
+    return status ? status : sink->ops->lane_begin(sink, mappers, count, full, lane, err);
+}
+
+enum rf_status rf_sink_lane_swap(struct rf_sink *sink, uint32_t lane, const char *const *removed,
+                                 size_t removed_count, struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    assert(!sink->batch_open);
+    return status ? status : sink->ops->lane_swap(sink, lane, removed, removed_count, err);
+}
+
+enum rf_status rf_sink_lane_drop(struct rf_sink *sink, uint32_t lane, struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    assert(!sink->batch_open);
+    return status ? status : sink->ops->lane_drop(sink, lane, err);
+}
+
+/* ---- writing ---- */
+
+enum rf_status rf_sink_begin(struct rf_sink *sink, uint32_t lane, const char *from,
+                             struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    assert(!sink->batch_open);
+    assert(strlen(from) < RF_POSITION_SIZE);
+    return status ? status : sink->ops->begin(sink, lane, from, err);
+}
+
+/* A write behind a failure that rolled the batch back: the first error was the one to heed. */
+static enum rf_status need_batch(const struct rf_sink *sink, struct rf_error *err)
+{
+    if (!sink->batch_open)
+        return rf_error_set(err, RF_INVALID, "cannot write to the index: no batch is open");
+    return RF_OK;
+}
+
+enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item, bool *stale,
+                           struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    assert(strlen(item->key) < RF_ITEM_KEY_SIZE);
+    assert(item->kind != RF_SINK_PART || item->seq == 0);
+    assert(item->seq <= INT64_MAX && item->size <= INT64_MAX);
+    return status ? status : sink->ops->put(sink, item, stale, err);
+}
+
+enum rf_status rf_sink_remove(struct rf_sink *sink, const struct rf_blobref *ref, uint64_t seq,
+                              int64_t timestamp_us, struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    assert(seq <= INT64_MAX);
+    return status ? status : sink->ops->remove(sink, ref, seq, timestamp_us, err);
+}
+
+enum rf_status rf_sink_arrived(struct rf_sink *sink, const struct rf_blobref *ref,
+                               struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    return status ? status : sink->ops->arrived(sink, ref, err);
+}
+
+enum rf_status rf_sink_commit(struct rf_sink *sink, const char *to, struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    assert(strlen(to) < RF_POSITION_SIZE);
+    return status ? status : sink->ops->commit(sink, to, err);
+}
+
+void rf_sink_rollback(struct rf_sink *sink)
+{
+    if (sink->batch_open)
+        sink->ops->rollback(sink);
+    assert(!sink->batch_open);
+}
+
+enum rf_status rf_sink_has_part(struct rf_sink *sink, uint32_t lane, const char *key, bool *out,
+                                struct rf_error *err)
+{
+    return sink->ops->has_part(sink, lane, key, out, err);
+}
+
+enum rf_status rf_sink_mapper_splits(struct rf_sink *sink, uint32_t lane, const char *name,
+                                     bool *out, struct rf_error *err)
+{
+    return sink->ops->mapper_splits(sink, lane, name, out, err);
+}
+
+/* ---- parks, dead letters, facts ---- */
+
+enum rf_status rf_sink_parks(struct rf_sink *sink, uint32_t lane, enum rf_park_kind kind,
+                             int64_t *after, struct rf_sink_park *out, size_t max, size_t *count,
+                             struct rf_error *err)
+{
+    assert(kind < RF_PARK_KIND_COUNT);
+    return sink->ops->parks(sink, lane, kind, after, out, max, count, err);
+}
+
+enum rf_status rf_sink_park_needs(struct rf_sink *sink, uint32_t lane,
+                                  const struct rf_sink_park *park, struct rf_arena *arena,
+                                  struct rf_blobref **refs, size_t *count, struct rf_error *err)
+{
+    return sink->ops->park_needs(sink, lane, park, arena, refs, count, err);
+}
+
+enum rf_status rf_sink_origin_of(struct rf_sink *sink, uint32_t lane, const char *key,
+                                 struct rf_sink_origin *out, struct rf_error *err)
+{
+    return sink->ops->origin_of(sink, lane, key, out, err);
+}
+
+enum rf_status rf_sink_dead_letters(struct rf_sink *sink,
+                                    enum rf_status (*visit)(void *user,
+                                                            const struct rf_dead_letter *),
+                                    void *user, struct rf_error *err)
+{
+    return sink->ops->dead_letters(sink, visit, user, err);
+}
+
+enum rf_status rf_sink_retry(struct rf_sink *sink, const char *mapper, const char *key,
+                             uint64_t *count, struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    assert(!sink->batch_open);
+    return status ? status : sink->ops->retry(sink, mapper, key, count, err);
+}
+
+enum rf_status rf_sink_set_fact(struct rf_sink *sink, const char *name, const char *value,
+                                struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    return status ? status : sink->ops->set_fact(sink, name, value, err);
+}
+
+enum rf_status rf_sink_get_fact(struct rf_sink *sink, struct rf_arena *arena, const char *name,
+                                const char **value, struct rf_error *err)
+{
+    return sink->ops->get_fact(sink, arena, name, value, err);
+}
+
+enum rf_status rf_sink_counts(struct rf_sink *sink, uint32_t lane, struct rf_sink_counts *out,
+                              struct rf_error *err)
+{
+    return sink->ops->counts(sink, lane, out, err);
+}
+
+/* ---- queries ---- */
+
+enum rf_status rf_query_sql(const char *url, const char *sql,
+                            void (*header)(void *user, size_t count, const char *const *names),
+                            rf_query_visit visit, void *user, const volatile int *interrupted,
+                            struct rf_error *err)
+{
+    const struct rf_sink_ops *ops;
+    const char *rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    return status ? status
+                  : ops->query_sql(rest, sql, header, visit, user, interrupted, err);
+}
+
+enum rf_status rf_query_search(const char *url, const char *words,
+                               const struct rf_search_options *options,
+                               enum rf_status (*visit)(void *user, const struct rf_hit *hit),
+                               void *user, uint64_t *total, struct rf_error *err)
+{
+    const struct rf_sink_ops *ops;
+    const char *rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    return status ? status : ops->query_search(rest, words, options, visit, user, total, err);
+}
+
+enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
+                                void (*problem)(void *user, const char *line), void *user,
+                                struct rf_compare_report *out, struct rf_error *err)
+{
+    const struct rf_sink_ops *ops, *rebuilt_ops;
+    const char *rest, *rebuilt_rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    if (!status)
+        status = rf_sink_backend(rebuilt_url, &rebuilt_ops, &rebuilt_rest, err);
+    if (status)
+        return status;
+    if (ops != rebuilt_ops)
+        return rf_error_set(err, RF_UNSUPPORTED,
+                            "cannot compare '%s' with '%s': they are of different kinds", url,
+                            rebuilt_url);
+    return ops->query_compare(rest, rebuilt_rest, problem, user, out, err);
+}
+
+enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err)
+{
+    const struct rf_sink_ops *ops;
+    const char *rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    return status ? status : ops->query_digest(rest, out, err);
+}
+
+enum rf_status rf_query_metadata(const char *url, struct rf_buf *buf, struct rf_error *err)
+{
+    const struct rf_sink_ops *ops;
+    const char *rest;
+    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+
+    return status ? status : ops->query_metadata(rest, buf, err);
+}

@@ -1,0 +1,97 @@
+/*
+ * sink_ops.h - what a backend of sinks is made of
+ *
+ * A backend is one constant table, named in the array of sink.c and found by the scheme of its URL
+ * ("sqlite:PATH"). sink.c asserts the contract of sink.h and query.h and dispatches; a backend knows
+ * of no other. Every function is there; `rest` is the URL behind the colon.
+ */
+#ifndef RF_SINKS_SINK_OPS_H
+#define RF_SINKS_SINK_OPS_H
+
+#include "core/buf.h"
+#include "sinks/query.h"
+#include "sinks/sink.h"
+
+struct rf_sink_ops;
+
+/* A backend's instance embeds this first. */
+struct rf_sink {
+    const struct rf_sink_ops *ops;
+    bool write;      /* opened for writing */
+    bool batch_open; /* between begin and commit or rollback; a failure that rolled back clears it */
+};
+
+struct rf_sink_ops {
+    const char *scheme;
+
+    enum rf_status (*open)(struct rf_sink **out, const char *rest,
+                           const struct rf_sink_options *options, struct rf_error *err);
+    void (*close)(struct rf_sink *sink);
+    enum rf_status (*erase)(const char *rest, struct rf_error *err);
+
+    enum rf_status (*lanes)(struct rf_sink *sink, struct rf_arena *arena,
+                            struct rf_sink_lane **lanes, size_t *count, struct rf_error *err);
+    enum rf_status (*lane_begin)(struct rf_sink *sink, const struct rf_sink_mapper *mappers,
+                                 size_t count, bool full, uint32_t *lane, struct rf_error *err);
+    enum rf_status (*lane_swap)(struct rf_sink *sink, uint32_t lane, const char *const *removed,
+                                size_t removed_count, struct rf_error *err);
+    enum rf_status (*lane_drop)(struct rf_sink *sink, uint32_t lane, struct rf_error *err);
+
+    enum rf_status (*begin)(struct rf_sink *sink, uint32_t lane, const char *from,
+                            struct rf_error *err);
+    enum rf_status (*put)(struct rf_sink *sink, const struct rf_sink_item *item, bool *stale,
+                          struct rf_error *err);
+    enum rf_status (*remove)(struct rf_sink *sink, const struct rf_blobref *ref, uint64_t seq,
+                             int64_t timestamp_us, struct rf_error *err);
+    enum rf_status (*arrived)(struct rf_sink *sink, const struct rf_blobref *ref,
+                              struct rf_error *err);
+    enum rf_status (*commit)(struct rf_sink *sink, const char *to, struct rf_error *err);
+    void (*rollback)(struct rf_sink *sink);
+    enum rf_status (*has_part)(struct rf_sink *sink, uint32_t lane, const char *key, bool *out,
+                               struct rf_error *err);
+    enum rf_status (*mapper_splits)(struct rf_sink *sink, uint32_t lane, const char *name,
+                                    bool *out, struct rf_error *err);
+
+    enum rf_status (*parks)(struct rf_sink *sink, uint32_t lane, enum rf_park_kind kind,
+                            int64_t *after, struct rf_sink_park *out, size_t max, size_t *count,
+                            struct rf_error *err);
+    enum rf_status (*park_needs)(struct rf_sink *sink, uint32_t lane,
+                                 const struct rf_sink_park *park, struct rf_arena *arena,
+                                 struct rf_blobref **refs, size_t *count, struct rf_error *err);
+    enum rf_status (*origin_of)(struct rf_sink *sink, uint32_t lane, const char *key,
+                                struct rf_sink_origin *out, struct rf_error *err);
+    enum rf_status (*dead_letters)(struct rf_sink *sink,
+                                   enum rf_status (*visit)(void *user,
+                                                           const struct rf_dead_letter *),
+                                   void *user, struct rf_error *err);
+    enum rf_status (*retry)(struct rf_sink *sink, const char *mapper, const char *key,
+                            uint64_t *count, struct rf_error *err);
+    enum rf_status (*set_fact)(struct rf_sink *sink, const char *name, const char *value,
+                               struct rf_error *err);
+    enum rf_status (*get_fact)(struct rf_sink *sink, struct rf_arena *arena, const char *name,
+                               const char **value, struct rf_error *err);
+    enum rf_status (*counts)(struct rf_sink *sink, uint32_t lane, struct rf_sink_counts *out,
+                             struct rf_error *err);
+
+    enum rf_status (*query_sql)(const char *rest, const char *sql,
+                                void (*header)(void *user, size_t count, const char *const *names),
+                                rf_query_visit visit, void *user, const volatile int *interrupted,
+                                struct rf_error *err);
+    enum rf_status (*query_search)(const char *rest, const char *words,
+                                   const struct rf_search_options *options,
+                                   enum rf_status (*visit)(void *user, const struct rf_hit *hit),
+                                   void *user, uint64_t *total, struct rf_error *err);
+    enum rf_status (*query_compare)(const char *rest, const char *rebuilt_rest,
+                                    void (*problem)(void *user, const char *line), void *user,
+                                    struct rf_compare_report *out, struct rf_error *err);
+    enum rf_status (*query_digest)(const char *rest, char out[65], struct rf_error *err);
+    enum rf_status (*query_metadata)(const char *rest, struct rf_buf *buf, struct rf_error *err);
+};
+
+extern const struct rf_sink_ops rf_sink_sqlite_ops;
+
+/* The backend of a URL and what stands behind the colon. RF_UNSUPPORTED names those there are. */
+RF_MUST_USE enum rf_status rf_sink_backend(const char *url, const struct rf_sink_ops **ops,
+                                           const char **rest, struct rf_error *err);
+
+#endif
