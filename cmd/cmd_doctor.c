@@ -1,0 +1,299 @@
+/*
+ * cmd_doctor.c - refuge doctor: is everything in order, and what to do where it is not
+ *
+ * One line per check: ok, warn or fail. A check that depends on a failed one is left out. Nothing
+ * is mended, except that opening the store for writing recovers its tail as any writer does.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cmd/index_home.h"
+#include "cmd/settings.h"
+
+#define SPACE_LOW ((uint64_t)1 << 30) /* bytes free that call for a warning */
+
+enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
+
+struct doctor {
+    struct rf_cli *cli;
+    unsigned counts[3];
+};
+
+RF_PRINTF(4, 5)
+static void tell(struct doctor *doctor, enum verdict verdict, const char *check, const char *format,
+                 ...)
+{
+    static const char *const names[] = {"ok", "warn", "fail"};
+    static const char *const colours[] = {"\x1b[32m", "\x1b[33m", "\x1b[31m"};
+    struct rf_cli *cli = doctor->cli;
+    bool colour = cli->out.colour;
+    char words[2048];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(words, sizeof words, format, args);
+    va_end(args);
+    doctor->counts[verdict]++;
+    rf_out_printf(cli, "%s%-4s%s  %-8s  ", colour ? colours[verdict] : "", names[verdict],
+                  colour ? "\x1b[0m" : "", check);
+    rf_out_word(cli, rf_bytes_text(words));
+    rf_out_printf(cli, "\n");
+    rf_out_begin(&cli->out, "check");
+    rf_out_text(&cli->out, "check", check);
+    rf_out_text(&cli->out, "verdict", names[verdict]);
+    rf_out_text(&cli->out, "message", words);
+    rf_out_end(&cli->out);
+}
+
+/* ---- home ---- */
+
+static void check_mode(struct doctor *doctor, const char *check, const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st))
+        tell(doctor, VERDICT_FAIL, check, "cannot look at '%s': %s; 'refuge init' makes what is "
+             "missing", path, strerror(errno));
+    else if (st.st_uid != geteuid())
+        tell(doctor, VERDICT_WARN, check, "'%s' belongs to user %u, not to you (%u)", path,
+             (unsigned)st.st_uid, (unsigned)geteuid());
+    else if (st.st_mode & 077)
+        tell(doctor, VERDICT_WARN, check, "'%s' is open to others (mode %04o); chmod go= '%s'",
+             path, (unsigned)st.st_mode & 07777, path);
+    else
+        tell(doctor, VERDICT_OK, check, "'%s', only its owner may look into it", path);
+}
+
+static bool check_home(struct doctor *doctor)
+{
+    struct rf_home *home = &doctor->cli->home;
+
+    if (access(home->path, F_OK) || access(home->path, R_OK | W_OK | X_OK)) {
+        tell(doctor, VERDICT_FAIL, "home", "cannot use '%s': %s; %s", home->path, strerror(errno),
+             errno == ENOENT ? "'refuge init' makes it" : "see who owns it");
+        return false;
+    }
+    check_mode(doctor, "home", home->path);
+    return true;
+}
+
+static bool check_conf(struct doctor *doctor)
+{
+    struct rf_error err = {0};
+
+    if (rf_settings_read(doctor->cli, &err)) {
+        tell(doctor, VERDICT_FAIL, "config", "%s", err.message);
+        return false;
+    }
+    tell(doctor, VERDICT_OK, "config", "'%s'", doctor->cli->home.conf_path);
+    return true;
+}
+
+static void check_space(struct doctor *doctor)
+{
+    struct statvfs fs;
+    char free_text[RF_SIZE_TEXT];
+    uint64_t bytes;
+
+    if (statvfs(doctor->cli->home.path, &fs)) {
+        tell(doctor, VERDICT_WARN, "space", "cannot ask for free space: %s", strerror(errno));
+        return;
+    }
+    bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    rf_size_format(bytes, free_text);
+    if (bytes < SPACE_LOW)
+        tell(doctor, VERDICT_WARN, "space", "only %s free; puts fail when nothing is left",
+             free_text);
+    else
+        tell(doctor, VERDICT_OK, "space", "%s free", free_text);
+}
+
+/* ---- store ---- */
+
+static void check_store(struct doctor *doctor)
+{
+    struct rf_store_options options = {.mode = RF_STORE_WRITE};
+    struct rf_store_info info;
+    struct rf_error err = {0};
+    struct rf_store *store = NULL;
+    enum rf_status status;
+    char size[RF_SIZE_TEXT];
+
+    options.segment_bytes = rf_settings_segment_bytes(doctor->cli->settings);
+    status = rf_store_open(&store, doctor->cli->home.store_url, &options, &err);
+    if (status == RF_LOCKED) {
+        tell(doctor, VERDICT_OK, "lock", "%s", err.message);
+        rf_error_clear(&err);
+        options.mode = RF_STORE_READ;
+        status = rf_store_open(&store, doctor->cli->home.store_url, &options, &err);
+    } else if (status == RF_OK) {
+        tell(doctor, VERDICT_OK, "lock", "nobody else writes the store");
+    }
+    if (status == RF_OK)
+        status = rf_store_info(store, &info, &err);
+    if (status)
+        tell(doctor, VERDICT_FAIL, "store", "%s%s", err.message,
+             status == RF_NOT_FOUND ? "; 'refuge init' makes it" : "");
+    else
+        tell(doctor, VERDICT_OK, "store",
+             "%llu blobs, %s, %llu changes; 'refuge store verify' reads "
+             "all of it",
+             (unsigned long long)info.blobs, rf_size_format(info.bytes, size),
+             (unsigned long long)info.next_seq - 1);
+    rf_store_close(store);
+}
+
+/* ---- the jail ---- */
+
+static const char trial_bundle[] =
+    "{\"name\":\"doctor\",\"files\":{\"doctor.lua\":\"return { name = 'doctor', on = { 'blob' }, "
+    "tables = { doctor = { columns = { 'size int' } } }, "
+    "map = function(blob, emit) emit.doctor { size = blob.size } end }\"}}";
+
+/* Map one blob; the trial mapper makes one row of it. */
+static enum rf_status map_trial(struct rf_pool *pool, struct rf_error *err)
+{
+    static const uint8_t content[] = "hello";
+    struct rf_item item = {.kind = RF_ITEM_BLOB, .mtime_us = INT64_MIN, .timestamp_us = 0, .seq = 1,
+                           .size = sizeof content, .content = content};
+    const struct rf_mapper *mappers[1];
+    struct rf_mapper *mapper;
+    struct rf_result *result = NULL;
+    enum rf_status status;
+
+    rf_blobref_of(&item.ref, rf_bytes(content, sizeof content));
+    status = rf_pool_load_bundle(pool, rf_bytes_text(trial_bundle), &mapper, err);
+    if (status)
+        return status;
+    mappers[0] = mapper;
+    status = rf_pool_submit(pool, RF_LANE_FAST, &item, mappers, 1, err);
+    if (status == RF_OK)
+        status = rf_pool_next(pool, &result, 60000, err);
+    if (status == RF_OK && (result->call_count != 1 || result->calls[0].rows != 1))
+        status = rf_error_set(err, RF_INVALID, "the trial mapper made no row: %s",
+                              result->call_count && result->calls[0].message
+                                  ? result->calls[0].message : "no reason given");
+    rf_result_free(result);
+    return status;
+}
+
+static void check_jail(struct doctor *doctor)
+{
+    struct rf_pool_options options = {.program = rf_mapper_program(), .workers = 1};
+    struct rf_error err = {0};
+    struct rf_pool *pool = NULL;
+    size_t count, broken = 0;
+    char **paths = rf_mapper_paths(doctor->cli, &count);
+
+    if (prctl(PR_GET_SECCOMP) < 0)
+        tell(doctor, VERDICT_FAIL, "seccomp",
+             "this kernel has no seccomp filters: mappers cannot be "
+             "jailed");
+    else
+        tell(doctor, VERDICT_OK, "seccomp", "the kernel filters system calls");
+    if (rf_pool_open(&pool, &options, &err) || map_trial(pool, &err)) {
+        tell(doctor, VERDICT_FAIL, "jail", "%s; is refuge-mapper installed beside refuge?",
+             err.message);
+    } else {
+        tell(doctor, VERDICT_OK, "jail", "a trial mapper ran in refuge-mapper");
+        for (size_t i = 0; i < count; i++) {
+            struct rf_mapper *mapper;
+            struct rf_error one = {0};
+
+            if (rf_pool_load(pool, paths[i], &mapper, &one) == RF_OK)
+                continue;
+            broken++;
+            tell(doctor, VERDICT_WARN, "mapper", "%s", one.message);
+        }
+        if (!broken)
+            tell(doctor, VERDICT_OK, "mapper", "%zu mappers load", count);
+    }
+    rf_pool_close(pool);
+    rf_names_free(paths, count);
+}
+
+/* ---- indexes ---- */
+
+static void check_index(struct doctor *doctor, const char *name)
+{
+    struct rf_sink_options options = {0};
+    struct rf_index_home index;
+    struct rf_error err = {0};
+    struct rf_sink *sink = NULL;
+    int code;
+
+    if (rf_index_home_init(&index, doctor->cli, name, true, &code)) {
+        if (rf_sink_open(&sink, index.url, &options, &err)) {
+            tell(doctor, VERDICT_FAIL, "index",
+                 "%s; 'refuge index drop %s' and 'refuge index run %s' "
+                 "make it again",
+                 err.message, name, name);
+        } else {
+            uint64_t aside = rf_index_set_aside(doctor->cli, &index);
+
+            tell(doctor, aside || rf_sink_paused(sink) ? VERDICT_WARN : VERDICT_OK, "index",
+                 "'%s' opens%s, %llu set aside%s", name, rf_sink_paused(sink) ? ", is paused" : "",
+                 (unsigned long long)aside, aside ? " ('refuge index errors' says why)" : "");
+        }
+        rf_sink_close(sink);
+    }
+    rf_index_home_release(&index);
+}
+
+static void check_indexes(struct doctor *doctor)
+{
+    size_t count;
+    char **names = rf_index_names(doctor->cli, &count);
+
+    for (size_t i = 0; i < count; i++)
+        check_index(doctor, names[i]);
+    if (count == 0)
+        tell(doctor, VERDICT_OK, "index", "none yet; 'refuge index run' makes one");
+    rf_names_free(names, count);
+}
+
+static bool found_in_path(const char *program)
+{
+    const char *path = getenv("PATH");
+
+    while (path && *path) {
+        size_t size = strcspn(path, ":");
+        char file[4096];
+
+        snprintf(file, sizeof file, "%.*s/%s", (int)size, path, program);
+        if (access(file, X_OK) == 0)
+            return true;
+        path += size + (path[size] == ':');
+    }
+    return false;
+}
+
+int cmd_doctor(struct rf_cli *cli)
+{
+    struct doctor doctor = {.cli = cli};
+    int code;
+
+    if (!rf_home_locate(cli, &code))
+        return code;
+    tell(&doctor, VERDICT_OK, "version", "refuge " REFUGE_VERSION);
+    if (check_home(&doctor)) {
+        check_space(&doctor);
+        if (check_conf(&doctor)) {
+            check_store(&doctor);
+            check_jail(&doctor);
+            check_indexes(&doctor);
+        }
+    }
+    if (!found_in_path("sqlite3"))
+        tell(&doctor, VERDICT_WARN, "sqlite3", "not found; 'refuge sql' without a query needs it "
+             "(package sqlite3)");
+    rf_summary_int(cli, "checks_ok", doctor.counts[VERDICT_OK]);
+    rf_summary_int(cli, "checks_warn", doctor.counts[VERDICT_WARN]);
+    rf_summary_int(cli, "checks_fail", doctor.counts[VERDICT_FAIL]);
+    return doctor.counts[VERDICT_FAIL] ? RF_EXIT_FAILED : RF_EXIT_OK;
+}

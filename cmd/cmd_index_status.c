@@ -1,0 +1,364 @@
+/*
+ * cmd_index_status.c - refuge index status, errors and retry; refuge status
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd/index_home.h"
+#include "core/row.h"
+
+#define TALLY_MAX 256 /* mappers counted one by one */
+
+/* ---- dead letters by mapper ---- */
+
+struct tally {
+    char names[TALLY_MAX][RF_NAME_MAX + 1];
+    uint64_t counts[TALLY_MAX];
+    size_t size;
+    uint64_t total;
+};
+
+static enum rf_status count_letter(void *user, const struct rf_dead_letter *letter)
+{
+    struct tally *tally = user;
+
+    tally->total++;
+    for (size_t i = 0; i < tally->size; i++) {
+        if (strcmp(tally->names[i], letter->mapper) == 0) {
+            tally->counts[i]++;
+            return RF_OK;
+        }
+    }
+    if (tally->size < TALLY_MAX) {
+        snprintf(tally->names[tally->size], sizeof tally->names[0], "%s", letter->mapper);
+        tally->counts[tally->size++] = 1;
+    }
+    return RF_OK;
+}
+
+/* ---- status ---- */
+
+/* Change a lane has reached; 0 at its start. */
+static uint64_t lane_seq(const struct rf_sink_lane *lane)
+{
+    struct rf_cursor cursor;
+
+    if (!lane->position[0] || rf_cursor_parse(&cursor, lane->position, NULL))
+        return 0;
+    return cursor.seq;
+}
+
+static void print_lane(struct rf_cli *cli, const struct rf_sink_lane *lane, uint64_t newest)
+{
+    uint64_t at = lane_seq(lane), lag = newest > at ? newest - at : 0;
+
+    rf_out_printf(cli, "  %-9s lane %u at change %llu of %llu%s\n",
+                  lane->live ? "live" : "building", lane->id, (unsigned long long)at,
+                  (unsigned long long)newest, lag ? "" : ", up to date");
+    for (size_t i = 0; i < lane->mapper_count; i++)
+        rf_out_printf(cli, "            %s %.12s\n", lane->mappers[i].decl->name,
+                      lane->mappers[i].identity);
+}
+
+static void print_counts(struct rf_cli *cli, const struct rf_sink_counts *counts)
+{
+    rf_out_printf(cli, "  items     %llu, rows %llu, parts %llu\n",
+                  (unsigned long long)counts->items, (unsigned long long)counts->rows,
+                  (unsigned long long)counts->parts);
+    if (counts->parked_slow + counts->parked_need + counts->parked_ready)
+        rf_out_printf(cli, "  parked    %llu for the slow lane, %llu wait for blobs, %llu ready\n",
+                      (unsigned long long)counts->parked_slow,
+                      (unsigned long long)counts->parked_need,
+                      (unsigned long long)counts->parked_ready);
+    if (counts->cuts)
+        rf_out_printf(cli, "  cleaned   %llu values\n", (unsigned long long)counts->cuts);
+    rf_out_int(&cli->out, "items", (int64_t)counts->items);
+    rf_out_int(&cli->out, "rows", (int64_t)counts->rows);
+    rf_out_int(&cli->out, "parts", (int64_t)counts->parts);
+    rf_out_int(&cli->out, "parked_slow", (int64_t)counts->parked_slow);
+    rf_out_int(&cli->out, "parked_need", (int64_t)counts->parked_need);
+    rf_out_int(&cli->out, "parked_ready", (int64_t)counts->parked_ready);
+    rf_out_int(&cli->out, "cuts", (int64_t)counts->cuts);
+}
+
+static void print_tally(struct rf_cli *cli, const struct tally *tally)
+{
+    if (tally->total)
+        rf_out_printf(cli, "  set aside %llu\n", (unsigned long long)tally->total);
+    for (size_t i = 0; i < tally->size; i++)
+        rf_out_printf(cli, "            %s %llu\n", tally->names[i],
+                      (unsigned long long)tally->counts[i]);
+    rf_out_int(&cli->out, "dead_letters", (int64_t)tally->total);
+}
+
+/* What a store's queue holds; 0 when the store cannot be read, which was told. */
+static uint64_t newest_change(struct rf_cli *cli, int *code)
+{
+    struct rf_store *store = rf_home_store(cli, RF_STORE_READ, code);
+    struct rf_store_info info = {.next_seq = 1};
+    struct rf_error err = {0};
+
+    if (store && rf_store_info(store, &info, &err))
+        *code = rf_fail(cli, &err);
+    rf_store_close(store);
+    return info.next_seq - 1;
+}
+
+static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home *index,
+                                  struct rf_sink *sink, uint64_t newest, uint64_t *set_aside,
+                                  struct rf_error *err)
+{
+    struct rf_sink_counts counts = {0};
+    struct rf_sink_lane *lanes = NULL;
+    struct tally *tally = calloc(1, sizeof *tally);
+    struct rf_arena arena;
+    enum rf_status status;
+    size_t count = 0;
+    bool paused = rf_sink_paused(sink);
+
+    if (!tally)
+        abort();
+    rf_arena_init(&arena, (size_t)256 << 20);
+    status = rf_sink_lanes(sink, &arena, &lanes, &count, err);
+    if (status == RF_OK && count)
+        status = rf_sink_counts(sink, lanes[0].id, &counts, err);
+    if (status == RF_OK)
+        status = rf_sink_dead_letters(sink, count_letter, tally, err);
+    if (status == RF_OK) {
+        uint64_t at = count ? lane_seq(&lanes[0]) : 0;
+
+        rf_out_printf(cli, "index     %s%s\n", index->name, paused ? " (paused)" : "");
+        rf_out_text(&cli->out, "index", index->name);
+        rf_out_bool(&cli->out, "paused", paused);
+        rf_out_int(&cli->out, "lanes", (int64_t)count);
+        rf_out_int(&cli->out, "seq", (int64_t)at);
+        rf_out_int(&cli->out, "lag", (int64_t)(newest > at ? newest - at : 0));
+        for (size_t i = 0; i < count; i++)
+            print_lane(cli, &lanes[i], newest);
+        print_counts(cli, &counts);
+        print_tally(cli, tally);
+        *set_aside += tally->total;
+    }
+    rf_arena_release(&arena);
+    free(tally);
+    return status;
+}
+
+static int show_index(struct rf_cli *cli, const char *name, uint64_t newest, uint64_t *set_aside)
+{
+    struct rf_index_home index;
+    struct rf_sink *sink = NULL;
+    struct rf_error err = {0};
+    enum rf_status status = RF_OK;
+    int code = RF_EXIT_OK;
+
+    if (rf_index_home_init(&index, cli, name, true, &code))
+        sink = rf_index_home_sink(cli, &index, false, &code);
+    if (sink) {
+        rf_out_begin(&cli->out, "index");
+        status = print_index(cli, &index, sink, newest, set_aside, &err);
+        if (status == RF_OK)
+            rf_out_end(&cli->out);
+        else
+            code = rf_fail(cli, &err);
+        rf_sink_close(sink);
+    }
+    rf_index_home_release(&index);
+    return code;
+}
+
+int cmd_index_status(struct rf_cli *cli)
+{
+    int code = RF_EXIT_OK;
+    uint64_t set_aside = 0, newest = newest_change(cli, &code);
+
+    if (code)
+        return code;
+    code = show_index(cli, cli->args.word_count ? cli->args.words[0] : NULL, newest, &set_aside);
+    rf_summary_int(cli, "dead_letters", (int64_t)set_aside);
+    if (set_aside)
+        rf_say(cli, "'refuge index errors' says why %llu are set aside",
+               (unsigned long long)set_aside);
+    return code ? code : set_aside ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
+}
+
+int cmd_status(struct rf_cli *cli)
+{
+    struct rf_store_info info;
+    struct rf_error err = {0};
+    struct rf_store *store;
+    char size[RF_SIZE_TEXT], disk[RF_SIZE_TEXT];
+    uint64_t set_aside = 0;
+    size_t count;
+    char **names;
+    int code = RF_EXIT_OK;
+
+    store = rf_home_store(cli, RF_STORE_READ, &code);
+    if (!store)
+        return code;
+    if (rf_store_info(store, &info, &err))
+        code = rf_fail(cli, &err);
+    rf_store_close(store);
+    if (code)
+        return code;
+    rf_out_printf(cli, "home      %s\nstore     %llu blobs, %s, %s on disk, %llu changes\n",
+                  cli->home.path, (unsigned long long)info.blobs, rf_size_format(info.bytes, size),
+                  rf_size_format(info.disk_bytes, disk), (unsigned long long)info.next_seq - 1);
+    rf_summary_text(cli, "home", cli->home.path);
+    rf_summary_int(cli, "blobs", (int64_t)info.blobs);
+    rf_summary_int(cli, "bytes", (int64_t)info.bytes);
+    rf_summary_int(cli, "changes", (int64_t)info.next_seq - 1);
+    names = rf_index_names(cli, &count);
+    for (size_t i = 0; i < count; i++) {
+        int one = show_index(cli, names[i], info.next_seq - 1, &set_aside);
+
+        code = one ? one : code;
+    }
+    rf_names_free(names, count);
+    if (count == 0)
+        rf_out_printf(cli, "index     none yet; 'refuge index run' makes one\n");
+    rf_summary_int(cli, "indexes", (int64_t)count);
+    rf_summary_int(cli, "dead_letters", (int64_t)set_aside);
+    return code ? code : set_aside ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
+}
+
+/* ---- errors ---- */
+
+struct errors {
+    struct rf_cli *cli;
+    const char *mapper, *item;
+    uint64_t limit, count, shown;
+};
+
+/* --item may be a key or the beginning of one. */
+static bool item_fits(const char *item, const char *key)
+{
+    return !item || strncmp(key, item, strlen(item)) == 0;
+}
+
+static enum rf_status print_letter(void *user, const struct rf_dead_letter *letter)
+{
+    struct errors *errors = user;
+    struct rf_cli *cli = errors->cli;
+    char time[RF_TIME_TEXT_SIZE];
+
+    if ((errors->mapper && strcmp(errors->mapper, letter->mapper) != 0) ||
+        !item_fits(errors->item, letter->key))
+        return RF_OK;
+    errors->count++;
+    if (errors->limit && errors->shown == errors->limit)
+        return RF_OK;
+    errors->shown++;
+    rf_time_format(letter->at_us, time);
+    rf_out_word(cli, rf_bytes_text(letter->name ? letter->name : letter->key));
+    rf_out_printf(cli, "\n  %s (%s): ", letter->mapper, letter->dead_class);
+    rf_out_word(cli, rf_bytes_text(letter->reason));
+    rf_out_printf(cli, "\n  %s, change %llu, attempt %u\n", time, (unsigned long long)letter->seq,
+                  letter->attempts);
+    rf_out_printf(cli,
+                  "  try it: refuge mapper run %s '%s'\n  again:  refuge index retry --mapper %s "
+                  "--item '%s'\n",
+                  letter->mapper, letter->key, letter->mapper, letter->key);
+    rf_out_begin(&cli->out, "dead_letter");
+    rf_out_text(&cli->out, "item", letter->key);
+    rf_out_text(&cli->out, "name", letter->name);
+    rf_out_text(&cli->out, "mapper", letter->mapper);
+    rf_out_text(&cli->out, "class", letter->dead_class);
+    rf_out_text(&cli->out, "reason", letter->reason);
+    rf_out_int(&cli->out, "seq", (int64_t)letter->seq);
+    rf_out_int(&cli->out, "attempts", letter->attempts);
+    rf_out_text(&cli->out, "time", time);
+    rf_out_end(&cli->out);
+    return rf_stop_asked() || cli->out.closed ? RF_CANCELLED : RF_OK;
+}
+
+static int list_errors(struct rf_cli *cli, struct rf_sink *sink)
+{
+    struct errors errors = {.cli = cli, .mapper = rf_args_text(&cli->args, "mapper"),
+                            .item = rf_args_text(&cli->args, "item"),
+                            .limit = rf_args_number(&cli->args, "limit")};
+    struct rf_error err = {0};
+    enum rf_status status = rf_sink_dead_letters(sink, print_letter, &errors, &err);
+
+    rf_summary_int(cli, "dead_letters", (int64_t)errors.count);
+    rf_summary_int(cli, "shown", (int64_t)errors.shown);
+    if (rf_stop_asked())
+        return RF_EXIT_STOPPED;
+    if (status && !cli->out.closed)
+        return rf_fail(cli, &err);
+    if (errors.count > errors.shown)
+        rf_say(cli, "%llu more", (unsigned long long)(errors.count - errors.shown));
+    if (errors.count == 0)
+        rf_say(cli, "nothing is set aside");
+    return errors.count ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
+}
+
+int cmd_index_errors(struct rf_cli *cli)
+{
+    struct rf_index_home index;
+    int code = RF_EXIT_OK;
+
+    if (rf_index_home_init(&index, cli, cli->args.word_count ? cli->args.words[0] : NULL, true,
+                           &code)) {
+        struct rf_sink *sink = rf_index_home_sink(cli, &index, false, &code);
+
+        if (sink)
+            code = list_errors(cli, sink);
+        rf_sink_close(sink);
+    }
+    rf_index_home_release(&index);
+    return code;
+}
+
+/* ---- retry ---- */
+
+static enum rf_status count_fitting(void *user, const struct rf_dead_letter *letter)
+{
+    struct errors *errors = user;
+
+    errors->count += (!errors->mapper || strcmp(errors->mapper, letter->mapper) == 0) &&
+                     (!errors->item || strcmp(errors->item, letter->key) == 0);
+    return RF_OK;
+}
+
+static int retry(struct rf_cli *cli, const struct rf_index_home *index, struct rf_sink *sink,
+                 bool dry_run)
+{
+    struct errors errors = {.mapper = rf_args_text(&cli->args, "mapper"),
+                            .item = rf_args_text(&cli->args, "item")};
+    struct rf_error err = {0};
+    enum rf_status status;
+
+    if (dry_run)
+        status = rf_sink_dead_letters(sink, count_fitting, &errors, &err);
+    else
+        status = rf_sink_retry(sink, errors.mapper, errors.item, &errors.count, &err);
+    if (status)
+        return rf_fail(cli, &err);
+    rf_summary_int(cli, "retried", (int64_t)errors.count);
+    rf_say(cli, "%llu %s mapped again by 'refuge index run %s'", (unsigned long long)errors.count,
+           dry_run ? "would be" : "will be", index->name);
+    return RF_EXIT_OK;
+}
+
+int cmd_index_retry(struct rf_cli *cli)
+{
+    bool dry_run = rf_args_flag(&cli->args, "dry-run");
+    struct rf_index_home index;
+    int code = RF_EXIT_OK;
+
+    if (!rf_args_flag(&cli->args, "all") && !rf_args_text(&cli->args, "mapper") &&
+        !rf_args_text(&cli->args, "item"))
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "'refuge index retry' needs --all, --mapper or --item");
+    if (rf_index_home_init(&index, cli, cli->args.word_count ? cli->args.words[0] : NULL, true,
+                           &code)) {
+        struct rf_sink *sink = rf_index_home_sink(cli, &index, !dry_run, &code);
+
+        if (sink)
+            code = retry(cli, &index, sink, dry_run);
+        rf_sink_close(sink);
+    }
+    rf_index_home_release(&index);
+    return code;
+}

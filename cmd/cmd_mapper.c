@@ -1,0 +1,548 @@
+/*
+ * cmd_mapper.c - refuge mapper list, check, new and run
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cmd/index_home.h"
+#include "cmd/mapper_item.h"
+#include "cmd/print_table.h"
+
+static struct rf_pool *open_pool(struct rf_cli *cli, int *code)
+{
+    struct rf_pool_options options = {.program = rf_mapper_program(), .workers = 1};
+    struct rf_error err = {0};
+    struct rf_pool *pool = NULL;
+
+    if (rf_pool_open(&pool, &options, &err) == RF_OK)
+        return pool;
+    *code = rf_fail(cli, &err);
+    return NULL;
+}
+
+/* ---- list and check ---- */
+
+static void print_mapper(struct rf_cli *cli, const char *path, const struct rf_mapper *mapper,
+                         bool details)
+{
+    const struct rf_decl *decl = rf_mapper_decl(mapper);
+    struct rf_out *out = &cli->out;
+
+    rf_out_printf(cli, details ? "ok    " : "");
+    rf_out_printf(cli, "%-16s %-8s %s%s%s  %.12s  ", decl->name, decl->version,
+                  decl->on & RF_ON_BLOB ? "blob" : "",
+                  decl->on == (RF_ON_BLOB | RF_ON_FILE) ? "," : "",
+                  decl->on & RF_ON_FILE ? "file" : "", rf_mapper_identity(mapper));
+    rf_out_word(cli, rf_bytes_text(path));
+    rf_out_printf(cli, "\n");
+    for (size_t i = 0; details && i < decl->table_count; i++) {
+        const struct rf_table *table = &decl->tables[i];
+
+        rf_out_printf(cli, "      table %s:", table->name);
+        for (size_t j = 0; j < table->column_count; j++)
+            rf_out_printf(cli, "%s %s %s%s%s", j ? "," : "", table->columns[j].name,
+                          rf_type_name(table->columns[j].type),
+                          table->columns[j].search ? " search" : "",
+                          table->columns[j].facet ? " facet" : "");
+        rf_out_printf(cli, "\n");
+    }
+    rf_out_begin(out, "mapper");
+    rf_out_text(out, "mapper", decl->name);
+    rf_out_text(out, "version", decl->version);
+    rf_out_text(out, "identity", rf_mapper_identity(mapper));
+    rf_out_text(out, "path", path);
+    rf_out_bool(out, "ok", true);
+    rf_out_raw(out, "declaration", decl->json);
+    rf_out_end(out);
+}
+
+static void print_broken(struct rf_cli *cli, const char *path, const struct rf_error *err)
+{
+    rf_out_printf(cli, "fail  ");
+    rf_out_word(cli, rf_bytes_text(path));
+    rf_out_printf(cli, "\n      ");
+    rf_out_word(cli, rf_bytes_text(err->message));
+    rf_out_printf(cli, "\n");
+    rf_out_begin(&cli->out, "mapper");
+    rf_out_text(&cli->out, "path", path);
+    rf_out_bool(&cli->out, "ok", false);
+    rf_out_text(&cli->out, "message", err->message);
+    rf_out_end(&cli->out);
+}
+
+/* Load each; says which do not. */
+static int load_all(struct rf_cli *cli, char **paths, size_t count, bool details)
+{
+    struct rf_pool *pool;
+    size_t broken = 0;
+    int code;
+
+    pool = open_pool(cli, &code);
+    if (!pool)
+        return code;
+    for (size_t i = 0; i < count && !rf_stop_asked(); i++) {
+        struct rf_mapper *mapper;
+        struct rf_error err = {0};
+
+        if (rf_pool_load(pool, paths[i], &mapper, &err)) {
+            print_broken(cli, paths[i], &err);
+            broken++;
+        } else {
+            print_mapper(cli, paths[i], mapper, details);
+        }
+    }
+    rf_pool_close(pool);
+    rf_summary_int(cli, "mappers", (int64_t)count);
+    rf_summary_int(cli, "broken", (int64_t)broken);
+    if (rf_stop_asked())
+        return RF_EXIT_STOPPED;
+    if (broken)
+        rf_say(cli, "%zu of %zu mappers do not load", broken, count);
+    return broken ? RF_EXIT_FAILED : RF_EXIT_OK;
+}
+
+int cmd_mapper_list(struct rf_cli *cli)
+{
+    size_t count;
+    char **paths = rf_mapper_paths(cli, &count);
+    int code = load_all(cli, paths, count, false);
+
+    rf_names_free(paths, count);
+    return code;
+}
+
+int cmd_mapper_check(struct rf_cli *cli)
+{
+    size_t count;
+    char **paths = rf_mapper_arguments(cli, &count);
+    int code = load_all(cli, paths, count, true);
+
+    rf_names_free(paths, count);
+    return code;
+}
+
+/* ---- new ---- */
+
+/* %s: the name. */
+static const char template[] =
+    "-- %1$s.lua - what this mapper makes of which items\n"
+    "--\n"
+    "-- try:   refuge mapper run %1$s FILE --trace\n"
+    "-- test:  refuge mapper test %1$s\n"
+    "-- use:   refuge index run; refuge sql 'select * from %1$s'\n"
+    "return {\n"
+    "  name = \"%1$s\",\n"
+    "  version = \"1\",\n"
+    "\n"
+    "  -- \"file\": what 'refuge put FILE' stores; \"blob\": what 'refuge put -' stores\n"
+    "  on = { \"file\" },\n"
+    "  match = { name = { \"*.json\" } },\n"
+    "\n"
+    "  -- column: name, type (int float bool text json time blobref), search and facet if wanted\n"
+    "  tables = {\n"
+    "    %1$s = { columns = { \"title text search\", \"size int\" } },\n"
+    "  },\n"
+    "\n"
+    "  map = function(blob, emit)\n"
+    "    local object = blob:json()\n"
+    "    emit.%1$s { title = object.title, size = blob.size }\n"
+    "  end,\n"
+    "\n"
+    "  tests = {\n"
+    "    {\n"
+    "      name = \"a title and a size\",\n"
+    "      filename = \"example.json\",\n"
+    "      blob = '{\"title\":\"Hello\"}',\n"
+    "      rows = { %1$s = { { title = \"Hello\", size = 17 } } },\n"
+    "    },\n"
+    "  },\n"
+    "}\n";
+
+static bool valid_name(const char *name)
+{
+    size_t size = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
+
+    return size > 0 && size <= RF_NAME_MAX && name[size] == '\0' && name[0] >= 'a' &&
+           name[0] <= 'z';
+}
+
+static bool write_template(const char *path, const char *name, bool replace)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (replace ? O_TRUNC : O_EXCL), 0600);
+    struct rf_buf text;
+    bool ok;
+
+    if (fd < 0)
+        return false;
+    rf_buf_init(&text, 1 << 16);
+    for (const char *at = template; *at;) {
+        size_t size = strcspn(at, "%");
+
+        rf_buf_put(&text, at, size);
+        at += size;
+        if (*at) {
+            rf_buf_put_text(&text, name);
+            at += sizeof "%1$s" - 1;
+        }
+    }
+    ok = write(fd, text.data, text.size) == (ssize_t)text.size;
+    rf_buf_release(&text);
+    return close(fd) == 0 && ok;
+}
+
+int cmd_mapper_new(struct rf_cli *cli)
+{
+    const char *name = cli->args.words[0];
+    char *file, *path;
+    int code = RF_EXIT_OK;
+
+    if (!valid_name(name))
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "'%s' cannot be the name of a mapper: a letter, then "
+                            "letters, digits or '_', all lower case, at most %d",
+                            name, RF_NAME_MAX);
+    file = rf_text_join(name, ".lua", "");
+    path = rf_path_join(cli->home.mapper_dir, file);
+    if (rf_args_flag(&cli->args, "dry-run"))
+        rf_say(cli, "would write '%s'", path);
+    else if (!write_template(path, name, rf_args_flag(&cli->args, "force")))
+        code = rf_fail_with(cli, errno == EACCES ? RF_EXIT_ACCESS : RF_EXIT_FAILED,
+                            "cannot write '%s': %s%s", path, strerror(errno),
+                            errno == EEXIST ? "; --force replaces it" : "");
+    if (code == RF_EXIT_OK) {
+        rf_out_printf(cli, "%s\n", path);
+        rf_summary_text(cli, "path", path);
+        rf_say(cli, "next: edit it, then 'refuge mapper test %s'", name);
+    }
+    free(path);
+    free(file);
+    return code;
+}
+
+/* ---- run ---- */
+
+struct run {
+    struct rf_cli *cli;
+    struct rf_store *store;
+    const char *mapper_word, *item_word;
+    uint64_t rows, parts;
+};
+
+static void print_row_json(struct run *run, const struct rf_table *table,
+                           const struct rf_record *record, uint64_t n)
+{
+    struct rf_out *out = &run->cli->out;
+    struct rf_buf json;
+
+    rf_buf_init(&json, SIZE_MAX / 4);
+    rf_row_json(&json, table, record);
+    rf_out_begin(out, "row");
+    rf_out_text(out, "table", table->name);
+    rf_out_int(out, "n", (int64_t)n);
+    rf_out_raw(out, "row", rf_buf_bytes(&json));
+    rf_out_end(out);
+    rf_buf_release(&json);
+}
+
+/* One row as cells; texts are copied so that all stand at the same time. */
+static void print_row(struct rf_print_table *table, const struct rf_record *record)
+{
+    struct rf_cell cells[RF_COLUMNS_MAX] = {{0}};
+    struct rf_arena arena;
+    struct rf_buf buf;
+
+    rf_arena_init(&arena, (size_t)256 << 20);
+    rf_buf_init(&buf, SIZE_MAX / 4);
+    for (size_t i = 0; i < record->column_count && i < RF_COLUMNS_MAX; i++) {
+        const struct rf_value *value = &record->values[i];
+        struct rf_bytes text;
+        char *copy;
+
+        if (value->type == RF_TYPE_INT) {
+            cells[i] = (struct rf_cell){.type = RF_CELL_INT, .integer = value->integer};
+        } else if (value->type == RF_TYPE_FLOAT) {
+            cells[i] = (struct rf_cell){.type = RF_CELL_FLOAT, .real = value->real};
+        } else if (value->type) {
+            text = rf_value_text(value, &buf);
+            copy = rf_arena_copy(&arena, text.data ? (const void *)text.data : "", text.size);
+            cells[i] = (struct rf_cell){.type = RF_CELL_TEXT,
+                                        .text = rf_bytes(copy, copy ? text.size : 0)};
+        }
+    }
+    rf_print_table_row(table, cells);
+    rf_buf_release(&buf);
+    rf_arena_release(&arena);
+}
+
+/* The rows of one table of an output that was checked already. */
+static uint64_t print_table_rows(struct run *run, const struct rf_decl *decl, size_t number,
+                                 struct rf_bytes output, uint64_t content_size)
+{
+    const struct rf_table *table = &decl->tables[number];
+    const char *names[RF_COLUMNS_MAX];
+    struct rf_print_table printed;
+    struct rf_output_reader reader;
+    struct rf_record record;
+    uint64_t rows = 0;
+
+    rf_print_table_init(&printed, run->cli);
+    rf_output_init(&reader, output, decl, content_size);
+    while (rf_output_next(&reader, &record, NULL) == RF_OK) {
+        if (record.kind != RF_RECORD_ROW || record.table != number)
+            continue;
+        if (rows++ == 0 && !run->cli->out.json) {
+            for (size_t i = 0; i < table->column_count; i++)
+                names[i] = table->columns[i].name;
+            rf_out_printf(run->cli, "table %s\n", table->name);
+            rf_print_table_header(&printed, table->column_count, names);
+        }
+        if (run->cli->out.json)
+            print_row_json(run, table, &record, rows - 1);
+        else
+            print_row(&printed, &record);
+    }
+    rf_output_release(&reader);
+    rf_print_table_finish(&printed);
+    if (rows)
+        rf_out_printf(run->cli, "\n");
+    return rows;
+}
+
+/* Parts, needs and cuts. */
+static void print_others(struct run *run, const struct rf_decl *decl, struct rf_bytes output,
+                         uint64_t content_size)
+{
+    static const char *const cuts[RF_CUT_COUNT] = {
+        [RF_CUT_UTF8] = "invalid UTF-8 replaced", [RF_CUT_NUL] = "NULs removed",
+        [RF_CUT_LONG] = "cut to its maximum", [RF_CUT_YEAR] = "year outside 1 to 9999 became null",
+        [RF_CUT_FLOAT] = "not a finite number, became null"};
+    struct rf_cli *cli = run->cli;
+    struct rf_output_reader reader;
+    struct rf_record record;
+    char ref[RF_BLOBREF_SIZE];
+
+    rf_output_init(&reader, output, decl, content_size);
+    while (rf_output_next(&reader, &record, NULL) == RF_OK) {
+        if (record.kind == RF_RECORD_PART) {
+            run->parts++;
+            rf_out_printf(cli, "part %.*s, %llu bytes%s ", (int)record.media.size,
+                          (const char *)record.media.data, (unsigned long long)
+                          (record.inlined ? record.bytes.size : record.size),
+                          record.inlined ? ", made by the mapper" : "");
+            rf_out_word(cli, record.name.data ? record.name : rf_bytes("", 0));
+            rf_out_printf(cli, "\n");
+            rf_out_begin(&cli->out, "part");
+            rf_out_bytes(&cli->out, "media", record.media);
+            rf_out_int(&cli->out, "size", (int64_t)(record.inlined ? record.bytes.size
+                                                                   : record.size));
+            rf_out_end(&cli->out);
+        } else if (record.kind == RF_RECORD_NEED) {
+            rf_blobref_format(&record.ref, ref);
+            rf_out_printf(cli, "needs %s, which is %sthere\n", ref, record.present ? "" : "not ");
+            rf_out_begin(&cli->out, "need");
+            rf_out_text(&cli->out, "ref", ref);
+            rf_out_bool(&cli->out, "present", record.present);
+            rf_out_end(&cli->out);
+        } else if (record.kind == RF_RECORD_CUT) {
+            rf_say(cli, "note: %s.%s of row %u: %s", decl->tables[record.table].name,
+                   decl->tables[record.table].columns[record.column].name, record.row,
+                   cuts[record.cut]);
+        }
+    }
+    rf_output_release(&reader);
+}
+
+static void print_trace(struct rf_cli *cli, const char *trace)
+{
+    while (trace && *trace) {
+        size_t size = strcspn(trace, "\n");
+
+        rf_say(cli, "trace: %.*s", (int)size, trace);
+        rf_out_begin(&cli->out, "trace");
+        rf_out_bytes(&cli->out, "line", rf_bytes(trace, size));
+        rf_out_end(&cli->out);
+        trace += size + (trace[size] == '\n');
+    }
+}
+
+/* file:line, blobref, name, traceback, and how to run it again. */
+static int print_failure(struct run *run, const struct rf_call *call, const struct rf_item *item)
+{
+    struct rf_cli *cli = run->cli;
+    char ref[RF_BLOBREF_SIZE];
+    int code;
+
+    rf_blobref_format(&item->ref, ref);
+    code = rf_fail_with(cli, RF_EXIT_SET_ASIDE, "mapper '%s' failed on %s%s%s: %s",
+                        rf_mapper_decl(call->mapper)->name, ref, item->name ? " " : "",
+                        item->name ? item->name : "", call->message ? call->message : "no reason");
+    for (const char *line = call->traceback; line && *line;) {
+        size_t size = strcspn(line, "\n");
+
+        rf_say(cli, "  %.*s", (int)size, line);
+        line += size + (line[size] == '\n');
+    }
+    rf_say(cli, "  again: refuge mapper run '%s' '%s' --trace", run->mapper_word, run->item_word);
+    return code;
+}
+
+static int print_call(struct run *run, const struct rf_call *call, const struct rf_item *item)
+{
+    const struct rf_decl *decl = rf_mapper_decl(call->mapper);
+    struct rf_cli *cli = run->cli;
+    int code = RF_EXIT_OK;
+
+    print_trace(cli, call->trace);
+    rf_summary_int(cli, "cpu_us", call->cpu_us);
+    switch (call->outcome) {
+    case RF_CALL_ROWS:
+        for (size_t i = 0; i < decl->table_count; i++)
+            run->rows += print_table_rows(run, decl, i, call->output, item->size);
+        print_others(run, decl, call->output, item->size);
+        rf_say(cli, "%llu rows, %llu parts in %.1f ms CPU", (unsigned long long)run->rows,
+               (unsigned long long)run->parts, (double)call->cpu_us / 1000);
+        break;
+    case RF_CALL_NONE:
+        rf_say(cli, "mapper '%s' does not want this item: its 'on' or 'match' says so", decl->name);
+        break;
+    case RF_CALL_MISSING:
+        print_others(run, decl, call->output, item->size);
+        rf_say(cli, "an index would park this item until the blobs it needs are there");
+        code = RF_EXIT_SET_ASIDE;
+        break;
+    default:
+        code = print_failure(run, call, item);
+        break;
+    }
+    rf_summary_int(cli, "rows", (int64_t)run->rows);
+    rf_summary_int(cli, "parts", (int64_t)run->parts);
+    return code;
+}
+
+/* ---- which item ---- */
+
+/* The content of a part: cut out of its parent, which may be a part itself. */
+static enum rf_status find_part(struct run *run, struct rf_sink *sink, uint32_t lane,
+                                const char *key, unsigned depth, struct rf_mapper_item *out,
+                                struct rf_error *err)
+{
+    const char *media = strchr(key, ';');
+    struct rf_mapper_item parent;
+    struct rf_sink_origin origin;
+    enum rf_status status;
+
+    if (depth > 32)
+        return rf_error_set(err, RF_LIMIT, "parts are nested deeper than 32");
+    status = rf_sink_origin_of(sink, lane, key, &origin, err);
+    if (status == RF_NOT_FOUND) {
+        rf_error_clear(err);
+        return rf_error_set(err, status, "index '" RF_INDEX_DEFAULT "' knows no part '%s'", key);
+    }
+    if (status)
+        return status;
+    if (origin.inlined)
+        return rf_error_set(err, RF_UNSUPPORTED,
+                            "part '%s' was made by the mapper of '%s'; run that "
+                            "mapper on it",
+                            key, origin.parent_key);
+    rf_mapper_item_init(&parent);
+    if (origin.parent_kind == RF_SINK_PART)
+        status = find_part(run, sink, lane, origin.parent_key, depth + 1, &parent, err);
+    else
+        status = rf_mapper_item_ref(&parent, run->store, &origin.parent_ref, err);
+    if (status == RF_OK)
+        status = rf_mapper_item_part(out, &parent, origin.offset, origin.size, media + 1, err);
+    rf_mapper_item_release(&parent);
+    return status;
+}
+
+static enum rf_status open_part(struct run *run, const char *key, struct rf_mapper_item *out,
+                                struct rf_error *err)
+{
+    struct rf_sink_options options = {0};
+    struct rf_sink_lane *lanes;
+    struct rf_index_home index;
+    struct rf_sink *sink = NULL;
+    struct rf_arena arena;
+    enum rf_status status = RF_NOT_FOUND;
+    size_t count = 0;
+    int code;
+
+    rf_arena_init(&arena, (size_t)256 << 20);
+    if (rf_index_home_init(&index, run->cli, NULL, true, &code))
+        status = rf_sink_open(&sink, index.url, &options, err);
+    if (status == RF_OK)
+        status = rf_sink_lanes(sink, &arena, &lanes, &count, err);
+    if (status == RF_OK)
+        status = count ? find_part(run, sink, lanes[0].id, key, 0, out, err)
+                       : rf_error_set(err, RF_NOT_FOUND, "the index is empty");
+    rf_sink_close(sink);
+    rf_index_home_release(&index);
+    rf_arena_release(&arena);
+    return status;
+}
+
+static enum rf_status open_item(struct run *run, struct rf_mapper_item *item, struct rf_error *err)
+{
+    struct rf_blobref ref;
+    struct stat st;
+    enum rf_status status;
+
+    if (strchr(run->item_word, ';'))
+        return open_part(run, run->item_word, item, err);
+    if (stat(run->item_word, &st) == 0)
+        return rf_mapper_item_path(item, run->item_word, NULL, err);
+    status = rf_ref_resolve(&ref, run->store, run->item_word, err);
+    if (status == RF_INVALID && strchr(run->item_word, '.')) { /* meant as a file */
+        rf_error_clear(err);
+        return rf_error_set(err, RF_NOT_FOUND, "there is no file '%s'", run->item_word);
+    }
+    return status ? status : rf_mapper_item_ref(item, run->store, &ref, err);
+}
+
+static int map_item(struct run *run, struct rf_pool *pool, const char *path)
+{
+    struct rf_result *result = NULL;
+    struct rf_mapper_item item;
+    struct rf_mapper *mapper;
+    struct rf_error err = {0};
+    enum rf_status status;
+    int code;
+
+    rf_mapper_item_init(&item);
+    item.item.trace = rf_args_flag(&run->cli->args, "trace");
+    status = rf_pool_load(pool, path, &mapper, &err);
+    if (status == RF_OK)
+        status = open_item(run, &item, &err);
+    if (status == RF_OK)
+        status = rf_mapper_item_map(pool, &item, run->store, mapper, &result, &err);
+    code = status ? rf_fail(run->cli, &err) : print_call(run, &result->calls[0], &item.item);
+    rf_result_free(result);
+    rf_mapper_item_release(&item);
+    return code;
+}
+
+int cmd_mapper_run(struct rf_cli *cli)
+{
+    struct run run = {.cli = cli, .mapper_word = cli->args.words[0],
+                      .item_word = cli->args.words[1]};
+    struct rf_pool *pool = NULL;
+    int code = RF_EXIT_OK;
+    char *path;
+
+    run.store = rf_home_store(cli, RF_STORE_READ, &code);
+    if (run.store)
+        pool = open_pool(cli, &code);
+    if (pool) {
+        path = rf_mapper_find(cli, run.mapper_word);
+        code = map_item(&run, pool, path);
+        free(path);
+    }
+    rf_pool_close(pool);
+    rf_store_close(run.store);
+    return code;
+}

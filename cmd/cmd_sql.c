@@ -1,0 +1,204 @@
+/*
+ * cmd_sql.c - refuge sql: a read-only question to an index, as table, CSV or JSON
+ */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/index_home.h"
+#include "cmd/print_table.h"
+#include "sinks/query.h"
+
+#define QUERY_MAX ((size_t)1 << 20) /* bytes of a query from standard input */
+
+static enum rf_status reader_status(struct rf_cli *cli)
+{
+    return cli->out.closed ? RF_CANCELLED : RF_OK;
+}
+
+/* ---- CSV, RFC 4180 ---- */
+
+static void csv_field(struct rf_cli *cli, struct rf_bytes text, bool last)
+{
+    bool quote = false;
+
+    for (size_t i = 0; i < text.size && !quote; i++)
+        quote = text.data[i] == '"' || text.data[i] == ',' || text.data[i] == '\n' ||
+                text.data[i] == '\r';
+    if (!quote) {
+        (void)rf_out_write(cli, text);
+    } else {
+        (void)rf_out_write(cli, rf_bytes("\"", 1));
+        while (text.size) {
+            const uint8_t *mark = memchr(text.data, '"', text.size);
+            size_t size = mark ? (size_t)(mark - text.data) + 1 : text.size;
+
+            (void)rf_out_write(cli, rf_bytes(text.data, size));
+            if (mark)
+                (void)rf_out_write(cli, rf_bytes("\"", 1));
+            text = rf_bytes(text.data + size, text.size - size);
+        }
+        (void)rf_out_write(cli, rf_bytes("\"", 1));
+    }
+    (void)rf_out_write(cli, rf_bytes_text(last ? "\r\n" : ","));
+}
+
+static void csv_header(void *user, size_t count, const char *const *names)
+{
+    for (size_t i = 0; i < count; i++)
+        csv_field(user, rf_bytes_text(names[i]), i + 1 == count);
+}
+
+static enum rf_status csv_row(void *user, uint64_t index, size_t count, const char *const *names,
+                              const struct rf_cell *cells)
+{
+    struct rf_buf buf;
+
+    (void)index;
+    (void)names;
+    rf_buf_init(&buf, SIZE_MAX / 4);
+    for (size_t i = 0; i < count; i++)
+        csv_field(user, rf_cell_text(&cells[i], &buf), i + 1 == count);
+    rf_buf_release(&buf);
+    return reader_status(user);
+}
+
+/* ---- JSON ---- */
+
+static enum rf_status json_row(void *user, uint64_t index, size_t count, const char *const *names,
+                               const struct rf_cell *cells)
+{
+    struct rf_cli *cli = user;
+    struct rf_out *out = &cli->out;
+    struct rf_buf buf;
+
+    (void)index;
+    rf_buf_init(&buf, SIZE_MAX / 4);
+    rf_out_begin(out, NULL);
+    for (size_t i = 0; i < count; i++) {
+        if (cells[i].type == RF_CELL_INT)
+            rf_out_int(out, names[i], cells[i].integer);
+        else if (cells[i].type == RF_CELL_FLOAT && isfinite(cells[i].real))
+            rf_out_real(out, names[i], cells[i].real);
+        else if (cells[i].type == RF_CELL_TEXT || cells[i].type == RF_CELL_BYTES)
+            rf_out_bytes(out, names[i], rf_cell_text(&cells[i], &buf));
+        else
+            rf_out_text(out, names[i], NULL);
+    }
+    rf_out_end(out);
+    rf_buf_release(&buf);
+    return reader_status(cli);
+}
+
+/* ---- table ---- */
+
+static void table_header(void *user, size_t count, const char *const *names)
+{
+    rf_print_table_header(user, count, names);
+}
+
+static enum rf_status table_row(void *user, uint64_t index, size_t count, const char *const *names,
+                                const struct rf_cell *cells)
+{
+    struct rf_print_table *table = user;
+
+    (void)index;
+    (void)count;
+    (void)names;
+    rf_print_table_row(table, cells);
+    return reader_status(table->cli);
+}
+
+static enum rf_status query_table(struct rf_cli *cli, const char *url, const char *query,
+                                  struct rf_error *err)
+{
+    struct rf_print_table table;
+    enum rf_status status;
+
+    rf_print_table_init(&table, cli);
+    status = rf_query_sql(url, query, table_header, table_row, &table, &rf_stop_flag, err);
+    rf_print_table_finish(&table);
+    return status;
+}
+
+/* ---- the command ---- */
+
+/* Become sqlite3 on the database; comes back only when that fails. */
+static int exec_shell(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    (void)signal(SIGPIPE, SIG_DFL); /* an ignored signal would be inherited */
+    execlp("sqlite3", "sqlite3", "-readonly", "-box", index->path, (char *)NULL);
+    return rf_fail_with(cli, RF_EXIT_FAILED,
+                        "cannot start sqlite3: %s; install the package sqlite3, or "
+                        "give a QUERY",
+                        strerror(errno));
+}
+
+static bool read_query(struct rf_cli *cli, struct rf_buf *query, int *code)
+{
+    uint8_t block[16384];
+    ssize_t got;
+
+    while ((got = read(STDIN_FILENO, block, sizeof block)) != 0) {
+        if (rf_stop_asked()) {
+            *code = RF_EXIT_STOPPED;
+            return false;
+        }
+        if (got > 0)
+            rf_buf_put(query, block, (size_t)got);
+        else if (errno != EINTR)
+            break;
+    }
+    if (got < 0)
+        *code = rf_fail_with(cli, RF_EXIT_FAILED, "cannot read the query: %s", strerror(errno));
+    else if (query->failed)
+        *code = rf_fail_with(cli, RF_EXIT_FAILED, "the query is longer than %zu bytes", QUERY_MAX);
+    else if (memchr(query->data ? (const void *)query->data : "", 0, query->size))
+        *code = rf_fail_with(cli, RF_EXIT_FAILED, "the query holds a NUL byte");
+    else
+        return true;
+    return false;
+}
+
+static int ask(struct rf_cli *cli, const struct rf_index_home *index, const char *query)
+{
+    struct rf_error err = {0};
+    enum rf_status status;
+
+    if (cli->out.json)
+        status = rf_query_sql(index->url, query, NULL, json_row, cli, &rf_stop_flag, &err);
+    else if (rf_args_flag(&cli->args, "csv"))
+        status = rf_query_sql(index->url, query, csv_header, csv_row, cli, &rf_stop_flag, &err);
+    else
+        status = query_table(cli, index->url, query, &err);
+    if (rf_stop_asked())
+        return RF_EXIT_STOPPED;
+    if (status == RF_CANCELLED && cli->out.closed)
+        return RF_EXIT_OK;
+    return status ? rf_fail(cli, &err) : RF_EXIT_OK;
+}
+
+int cmd_sql(struct rf_cli *cli)
+{
+    struct rf_index_home index;
+    struct rf_buf query;
+    int code = RF_EXIT_OK;
+
+    if (cli->out.json && rf_args_flag(&cli->args, "csv"))
+        return rf_fail_with(cli, RF_EXIT_USAGE, "--csv and --json exclude each other");
+    rf_buf_init(&query, QUERY_MAX);
+    if (rf_index_home_init(&index, cli, rf_args_text(&cli->args, "index"), true, &code)) {
+        if (cli->args.word_count)
+            code = ask(cli, &index, cli->args.words[0]);
+        else if (isatty(STDIN_FILENO))
+            code = exec_shell(cli, &index);
+        else if (read_query(cli, &query, &code))
+            code = ask(cli, &index, rf_buf_text(&query));
+    }
+    rf_index_home_release(&index);
+    rf_buf_release(&query);
+    return code;
+}

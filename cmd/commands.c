@@ -1,0 +1,317 @@
+/*
+ * commands.c - the commands of refuge and their options, as two tables
+ *
+ * The parser, every --help and doc/refuge.1 are made from these rows (args.c). After a change run
+ * scripts/manual, which writes the tables into the manual pages; a test compares.
+ */
+#include "cmd/cli.h"
+
+#define INDEX_NAME_TEXT "NAME is the index (default: main)."
+#define REF_TEXT                                                                                  \
+    "REF is a blobref, or its beginning (at least 6 hex digits) when only one blob starts so."
+
+const struct rf_command rf_commands[] = {
+    {.name = "init",
+     .arguments = "",
+     .help = "make a home: configuration, store, folder of indexes, folder of mappers",
+     .text =
+         "The home is the folder of --home, else $REFUGE_HOME, else $XDG_DATA_HOME/refuge, else "
+         "~/.local/share/refuge. Only its owner may look into it.",
+     .examples = "refuge init\tmake the home in its usual place\n"
+                 "refuge init --home /srv/refuge\tmake it somewhere else\n",
+     .run = cmd_init,
+     .homeless = true},
+    {.name = "put",
+     .arguments = "FILE|FOLDER|-...",
+     .help = "store files, or standard input, and print their blobrefs",
+     .text =
+         "A FILE is stored as a file blob (name, time, mode) whose content is joined from parts. "
+         "A FOLDER stands for every regular file in it, in sorted order. \"-\" stores standard "
+         "input as a bare blob without a name. One line is printed for each, when it is durable: "
+         "the blobref and the path.",
+     .examples = "refuge put notes.json\tstore one file\n"
+                 "refuge put --match '*.json' --match '*.csv' ~/exports\tstore some files of a "
+                 "folder\n"
+                 "echo '{\"a\":1}' | refuge put -\tstore a bare blob\n",
+     .run = cmd_put,
+     .min = 1,
+     .max = -1},
+    {.name = "get",
+     .arguments = "REF",
+     .help = "write a blob, or the content of a file blob, to standard output",
+     .text = REF_TEXT " Every byte is checked: content that does not hash to its blobref is an "
+                      "error, and with --output nothing is left behind then.",
+     .examples = "refuge get sha256-9f2c41 > notes.json\tthe content of a file\n"
+                 "refuge get --raw sha256-9f2c41\tthe file blob itself\n",
+     .run = cmd_get,
+     .min = 1,
+     .max = 1},
+    {.name = "ls",
+     .arguments = "",
+     .help = "list the blobs of the store in the order of their blobrefs",
+     .examples = "refuge ls --long --items\titems with size and time\n"
+                 "refuge ls --prefix sha256-9f\tthose that start so\n",
+     .run = cmd_ls},
+    {.name = "stat",
+     .arguments = "REF...",
+     .help = "say what is known about blobs",
+     .text = REF_TEXT,
+     .examples = "refuge stat sha256-9f2c41\tsize, time, sequence, and the file it is\n",
+     .run = cmd_stat,
+     .min = 1,
+     .max = -1},
+    {.name = "delete",
+     .arguments = "REF...",
+     .help = "delete blobs; indexes remove their rows when they run",
+     .text = "Needs whole blobrefs. Deleting a file blob leaves its content, which other files may "
+             "share; --content deletes that too, unless another file holds it.",
+     .examples = "refuge delete --content REF\tdelete a file and its bytes\n",
+     .run = cmd_delete,
+     .min = 1,
+     .max = -1},
+    {.name = "store", .arguments = "", .help = "look after the blob store"},
+    {.name = "store verify",
+     .arguments = "",
+     .help = "read everything and check every hash",
+     .text = "With --repair the store is opened for writing: lookup files that are bad are made "
+             "again from the log and files that no record names are removed.",
+     .examples = "refuge store verify\tcheck, change nothing\n",
+     .run = cmd_store_verify},
+    {.name = "store info",
+     .arguments = "",
+     .help = "identity, range of changes, number and size of blobs",
+     .run = cmd_store_info},
+    {.name = "store compact",
+     .arguments = "",
+     .help = "give back the space of deleted blobs",
+     .text = "Deletes do this by themselves for segments that are more than half dead.",
+     .run = cmd_store_compact},
+    {.name = "changes",
+     .arguments = "",
+     .help = "print the change queue",
+     .text =
+         "One line for each change, in order: cursor, time, put, part, lift or delete, blobref, "
+         "size. A cursor given to --since continues behind that change. Works while another "
+         "process writes.",
+     .examples = "refuge changes --limit 10\tthe ten oldest changes\n"
+                 "refuge changes --since now --follow\twhat happens from now on\n",
+     .run = cmd_changes},
+    {.name = "index", .arguments = "", .help = "run and look after indexes"},
+    {.name = "index run",
+     .arguments = "[NAME]",
+     .help = "bring an index up to date with the store",
+     .text = INDEX_NAME_TEXT " It is made when it is not there. Items whose mapper fails are set "
+                             "aside with their reason and do not stop it (exit status 3).",
+     .examples = "refuge index run\tbring index main up to date\n"
+                 "refuge index run --follow\tgo on for ever\n",
+     .run = cmd_index_run,
+     .max = 1},
+    {.name = "index status",
+     .arguments = "[NAME]",
+     .help = "how far an index is, and what was set aside",
+     .text = INDEX_NAME_TEXT " Exit status 3 when items are set aside.",
+     .run = cmd_index_status,
+     .max = 1},
+    {.name = "index errors",
+     .arguments = "[NAME]",
+     .help = "items set aside, with the reason and the command that runs each again",
+     .text = INDEX_NAME_TEXT,
+     .run = cmd_index_errors,
+     .max = 1},
+    {.name = "index retry",
+     .arguments = "[NAME]",
+     .help = "map items that were set aside again at the next run",
+     .text = INDEX_NAME_TEXT " One of --all, --mapper or --item is needed.",
+     .examples = "refuge index retry --mapper photos\teverything that mapper failed on\n"
+                 "refuge index retry --item sha256-9f...\tone item\n",
+     .run = cmd_index_retry,
+     .max = 1},
+    {.name = "index rebuild",
+     .arguments = "[NAME]",
+     .help = "map everything again beside the live tables, then swap",
+     .text = INDEX_NAME_TEXT " Queries go on meanwhile. A rebuild that was stopped goes on at the "
+                             "next run.",
+     .run = cmd_index_rebuild,
+     .max = 1},
+    {.name = "index verify",
+     .arguments = "[NAME]",
+     .help = "map everything again into a throw-away index and compare",
+     .text = INDEX_NAME_TEXT " Prints a line for each difference and fails when there is one.",
+     .run = cmd_index_verify,
+     .max = 1},
+    {.name = "index why",
+     .arguments = "REF|PATH [NAME]",
+     .help = "what became of a blob or file in an index, mapper by mapper",
+     .text = REF_TEXT " PATH is a local file that was put, or the name of one. " INDEX_NAME_TEXT,
+     .examples = "refuge index why notes.json\twhich rows it has, or why it has none\n",
+     .run = cmd_index_why,
+     .min = 1,
+     .max = 2},
+    {.name = "index pause",
+     .arguments = "[NAME]",
+     .help = "let runs of an index do nothing until resumed",
+     .text = INDEX_NAME_TEXT,
+     .run = cmd_index_pause,
+     .max = 1},
+    {.name = "index resume",
+     .arguments = "[NAME]",
+     .help = "undo a pause",
+     .text = INDEX_NAME_TEXT,
+     .run = cmd_index_resume,
+     .max = 1},
+    {.name = "index list",
+     .arguments = "",
+     .help = "the indexes of this home",
+     .run = cmd_index_list},
+    {.name = "index drop",
+     .arguments = "NAME",
+     .help = "remove an index; the store keeps everything it was made from",
+     .run = cmd_index_drop,
+     .min = 1,
+     .max = 1},
+    {.name = "mapper", .arguments = "", .help = "write, check and test mappers"},
+    {.name = "mapper new",
+     .arguments = "NAME",
+     .help = "write the beginning of a mapper into the home's folder of mappers",
+     .examples = "refuge mapper new recipes\tmakes mappers/recipes.lua, used by the next run\n",
+     .run = cmd_mapper_new,
+     .min = 1,
+     .max = 1},
+    {.name = "mapper check",
+     .arguments = "[FILE...]",
+     .help = "load mappers in the jail and check what they declare",
+     .text = "Without FILE: every mapper the indexes use.",
+     .run = cmd_mapper_check,
+     .max = -1},
+    {.name = "mapper run",
+     .arguments = "FILE REF|PATH",
+     .help = "map one blob or local file and print its rows; no index is touched",
+     .text = "FILE is a mapper file, or the name of one that the indexes use. " REF_TEXT,
+     .examples =
+         "refuge mapper run recipes.lua cake.json --trace\tshow each emit and helper call\n",
+     .run = cmd_mapper_run,
+     .min = 2,
+     .max = 2},
+    {.name = "mapper test",
+     .arguments = "[FILE...]",
+     .help = "run the tests that mappers declare",
+     .text = "Prints TAP: ok and not ok, with the rows that differ. Without FILE: every mapper of "
+             "the home.",
+     .run = cmd_mapper_test,
+     .max = -1,
+     .homeless = true},
+    {.name = "mapper list",
+     .arguments = "",
+     .help = "the mappers the indexes use",
+     .run = cmd_mapper_list},
+    {.name = "sql",
+     .arguments = "[QUERY]",
+     .help = "ask an index by SQL, read-only",
+     .text = "Without QUERY: a sqlite3 shell on a terminal, else the query is read from standard "
+             "input. On a terminal columns are cut to its width.",
+     .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"
+                 "refuge sql --csv 'select key, value from records' > records.csv\tfor a "
+                 "spreadsheet\n",
+     .run = cmd_sql,
+     .max = 1,
+     .rows = true},
+    {.name = "search",
+     .arguments = "WORDS...",
+     .help = "full-text search over every search column",
+     .text = "All words must occur. \"a phrase\" in double quotes, pref* for a beginning, -word "
+             "leaves hits out.",
+     .examples = "refuge search coffee grinder\tboth words\n"
+                 "refuge search '\"coffee grinder\"' -broken\tthe phrase, without the word\n",
+     .run = cmd_search,
+     .min = 1,
+     .max = -1,
+     .dash_words = true,
+     .rows = true},
+    {.name = "status",
+     .arguments = "",
+     .help = "store and indexes at a glance",
+     .text = "Exit status 3 when an index has items set aside.",
+     .run = cmd_status},
+    {.name = "config", .arguments = "", .help = "look at the configuration"},
+    {.name = "config check", .arguments = "", .help = "check refuge.conf", .run = cmd_config_check},
+    {.name = "config show",
+     .arguments = "",
+     .help = "every option with its value",
+     .text = "Environment variables REFUGE_SECTION__OPTION override the file.",
+     .run = cmd_config_show},
+    {.name = "doctor",
+     .arguments = "",
+     .help = "check that everything is in order, and say what to do where it is not",
+     .run = cmd_doctor,
+     .homeless = true},
+    {.name = "help",
+     .arguments = "[COMMAND...]",
+     .help = "say what a command does and which options it takes",
+     .run = cmd_help,
+     .max = 2,
+     .homeless = true},
+};
+const size_t rf_command_count = sizeof rf_commands / sizeof rf_commands[0];
+
+#define STORE_WRITERS "put,delete,store compact,store verify"
+#define INDEX_WRITERS                                                                             \
+    "index run,index retry,index rebuild,index pause,index resume,index drop"
+
+const struct rf_cli_option rf_cli_options[] = {
+    /* every command */
+    {"", "home", 0, RF_CLI_TEXT, "DIR", NULL, "the home to use"},
+    {"", "json", 0, RF_CLI_FLAG, NULL, NULL,
+     "print one JSON object a line, a summary last"},
+    {"", "quiet", 'q', RF_CLI_FLAG, NULL, NULL, "no words and no progress, only errors"},
+    {"", "help", 'h', RF_CLI_FLAG, NULL, NULL, "say what the command does"},
+    {"", "version", 'V', RF_CLI_FLAG, NULL, NULL, "print the version"},
+
+    {STORE_WRITERS, "wait", 0, RF_CLI_NUMBER, "SECONDS", "10",
+     "how long to wait while another process writes the store"},
+    {INDEX_WRITERS, "wait", 0, RF_CLI_NUMBER, "SECONDS", "0",
+     "how long to wait while another process writes the index"},
+    {"put,delete,init,index retry,index drop,mapper new", "dry-run", 'n', RF_CLI_FLAG, NULL,
+     NULL, "say what would be done, change nothing"},
+
+    {"put", "match", 'm', RF_CLI_LIST, "GLOB", NULL,
+     "of folders only files whose name matches"},
+    {"put", "jobs", 'j', RF_CLI_NUMBER, "N", "32", "files stored at the same time, 1 to 256"},
+
+    {"get", "output", 'o', RF_CLI_TEXT, "FILE", NULL, "write to FILE, complete or not at all"},
+    {"get", "raw", 0, RF_CLI_FLAG, NULL, NULL, "a file blob itself, not the file's content"},
+
+    {"ls", "prefix", 0, RF_CLI_TEXT, "REF", NULL, "only blobrefs that start so"},
+    {"ls", "long", 'l', RF_CLI_FLAG, NULL, NULL, "with size, time, and whether it is a part"},
+    {"ls", "items", 0, RF_CLI_FLAG, NULL, NULL, "without the parts that file contents consist of"},
+
+    {"ls,changes,index errors", "limit", 0, RF_CLI_NUMBER, "N", NULL, "stop after so many"},
+    {"search", "limit", 0, RF_CLI_NUMBER, "N", "20", "stop after so many"},
+
+    {"delete", "content", 0, RF_CLI_FLAG, NULL, NULL,
+     "also the content of a file that no other file holds"},
+
+    {"store verify", "repair", 0, RF_CLI_FLAG, NULL, NULL, "mend what can be made again"},
+
+    {"changes", "since", 0, RF_CLI_TEXT, "CURSOR", "0",
+     "start behind this change; 0: the oldest, now: the newest"},
+    {"changes,index run", "follow", 'f', RF_CLI_FLAG, NULL, NULL,
+     "wait for more and go on until stopped"},
+
+    {"index retry,index errors", "mapper", 0, RF_CLI_TEXT, "NAME", NULL, "only of this mapper"},
+    {"index retry,index errors", "item", 0, RF_CLI_TEXT, "REF", NULL, "only this item"},
+    {"index retry", "all", 0, RF_CLI_FLAG, NULL, NULL, "everything that was set aside"},
+
+    {"mapper run", "trace", 0, RF_CLI_FLAG, NULL, NULL, "show each emit and helper call"},
+    {"mapper test", "update", 0, RF_CLI_FLAG, NULL, NULL,
+     "write the rows of tests with a golden file into it"},
+    {"mapper new", "force", 0, RF_CLI_FLAG, NULL, NULL, "replace a mapper that is there"},
+
+    {"sql,search", "index", 0, RF_CLI_TEXT, "NAME", "main", "the index to ask"},
+    {"sql", "csv", 0, RF_CLI_FLAG, NULL, NULL, "print CSV (RFC 4180) with a header"},
+    {"search", "table", 0, RF_CLI_TEXT, "NAME", NULL, "only this table"},
+
+    {"config show", "origin", 0, RF_CLI_FLAG, NULL, NULL, "also where each value comes from"},
+
+    {"help", "mdoc", 0, RF_CLI_FLAG, NULL, NULL, "print what the manual page holds"},
+};
+const size_t rf_cli_option_count = sizeof rf_cli_options / sizeof rf_cli_options[0];

@@ -1,0 +1,264 @@
+/*
+ * index_home.c - the indexes of a home: their files, mappers and settings
+ */
+#include "cmd/index_home.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/settings.h"
+
+/* ---- names ---- */
+
+void rf_names_free(char **names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(names[i]);
+    free(names);
+}
+
+static void add_name(char ***names, size_t *count, char *name)
+{
+    char **more = realloc(*names, (*count + 1) * sizeof **names);
+
+    if (!more || !name)
+        abort();
+    more[(*count)++] = name;
+    *names = more;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* File names of a folder that end so, without hidden ones, sorted; NULL when it is not there. */
+static char **folder_names(const char *folder, const char *suffix, size_t *count)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    char **names = NULL;
+
+    *count = 0;
+    while (dir && (entry = readdir(dir)) != NULL) {
+        size_t size = strlen(entry->d_name), end = strlen(suffix);
+
+        if (entry->d_name[0] != '.' && size > end &&
+            strcmp(entry->d_name + size - end, suffix) == 0)
+            add_name(&names, count, strdup(entry->d_name));
+    }
+    if (dir)
+        closedir(dir);
+    if (*count)
+        qsort(names, *count, sizeof *names, compare_names);
+    return names;
+}
+
+char **rf_index_names(struct rf_cli *cli, size_t *count)
+{
+    char **names = folder_names(cli->home.index_dir, ".db", count);
+
+    for (size_t i = 0; i < *count; i++)
+        names[i][strlen(names[i]) - 3] = '\0';
+    return names;
+}
+
+static bool valid_name(const char *name)
+{
+    size_t size = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+
+    return size > 0 && size <= RF_NAME_MAX && name[size] == '\0' && name[0] >= 'a' &&
+           name[0] <= 'z';
+}
+
+/* ---- mappers ---- */
+
+void rf_mapper_path_name(const char *path, char *out, size_t size)
+{
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot;
+
+    if (strncmp(base, "bundled:", 8) == 0)
+        base += 8;
+    dot = strrchr(base, '.');
+    snprintf(out, size, "%.*s", (int)(dot ? (size_t)(dot - base) : strlen(base)), base);
+}
+
+static bool is_disabled(const struct rf_cli *cli, const char *path)
+{
+    const char *const *names;
+    size_t count = rf_settings_disabled(cli->settings, &names);
+    char name[RF_NAME_MAX + 1];
+
+    rf_mapper_path_name(path, name, sizeof name);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+char **rf_mapper_paths(struct rf_cli *cli, size_t *count)
+{
+    const char *const *paths;
+    size_t path_count = rf_settings_mappers(cli->settings, &paths), own_count;
+    char **own = folder_names(cli->home.mapper_dir, ".lua", &own_count), **names = NULL;
+
+    *count = 0;
+    for (size_t i = 0; rf_settings_bundled(cli->settings) && rf_pool_bundled(i); i++) {
+        if (!is_disabled(cli, rf_pool_bundled(i)))
+            add_name(&names, count, rf_text_join("bundled:", rf_pool_bundled(i), ""));
+    }
+    for (size_t i = 0; i < path_count; i++) {
+        if (is_disabled(cli, paths[i]))
+            continue;
+        if (paths[i][0] == '/' || strncmp(paths[i], "bundled:", 8) == 0)
+            add_name(&names, count, strdup(paths[i]));
+        else
+            add_name(&names, count, rf_path_join(cli->home.path, paths[i]));
+    }
+    for (size_t i = 0; i < own_count; i++) {
+        if (!is_disabled(cli, own[i]))
+            add_name(&names, count, rf_path_join(cli->home.mapper_dir, own[i]));
+    }
+    rf_names_free(own, own_count);
+    return names;
+}
+
+char *rf_mapper_find(struct rf_cli *cli, const char *word)
+{
+    size_t count;
+    char **paths, *found = NULL;
+
+    if (strchr(word, '/') || access(word, F_OK) == 0 || strncmp(word, "bundled:", 8) == 0)
+        return strdup(word);
+    paths = rf_mapper_paths(cli, &count);
+    for (size_t i = 0; i < count; i++) {
+        char name[RF_NAME_MAX + 1];
+
+        rf_mapper_path_name(paths[i], name, sizeof name);
+        if (strcmp(name, word) == 0) { /* the home's own come last and win */
+            free(found);
+            found = strdup(paths[i]);
+        }
+    }
+    rf_names_free(paths, count);
+    return found ? found : strdup(word);
+}
+
+char **rf_mapper_arguments(struct rf_cli *cli, size_t *count)
+{
+    char **paths = NULL;
+
+    if (cli->args.word_count == 0)
+        return rf_mapper_paths(cli, count);
+    *count = 0;
+    for (int i = 0; i < cli->args.word_count; i++)
+        add_name(&paths, count, rf_mapper_find(cli, cli->args.words[i]));
+    return paths;
+}
+
+const char *rf_mapper_program(void)
+{
+    const char *program = getenv("REFUGE_MAPPER");
+
+    return program && program[0] ? program : NULL;
+}
+
+/* ---- one index ---- */
+
+bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
+                        bool must_exist, int *code)
+{
+    char *stem;
+
+    memset(out, 0, sizeof *out);
+    out->name = name ? name : RF_INDEX_DEFAULT;
+    if (!valid_name(out->name)) {
+        *code = rf_fail_with(cli, RF_EXIT_USAGE,
+                             "'%s' cannot be the name of an index: a letter, then "
+                             "letters, digits, '_' or '-', all lower case, at most %d",
+                             out->name, RF_NAME_MAX);
+        return false;
+    }
+    stem = rf_path_join(cli->home.index_dir, out->name);
+    out->path = rf_text_join(stem, ".db", "");
+    out->metadata_path = rf_text_join(stem, ".metadata.json", "");
+    out->url = rf_text_join("sqlite:", out->path, "");
+    free(stem);
+    out->exists = access(out->path, F_OK) == 0;
+    if (must_exist && !out->exists) {
+        *code = rf_fail_with(cli, RF_EXIT_FAILED,
+                             "there is no index '%s' yet; 'refuge index run%s%s' "
+                             "makes it",
+                             out->name, name ? " " : "", name ? name : "");
+        return false;
+    }
+    return true;
+}
+
+void rf_index_home_release(struct rf_index_home *index)
+{
+    free(index->path);
+    free(index->url);
+    free(index->metadata_path);
+    memset(index, 0, sizeof *index);
+}
+
+struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_home *index,
+                                   bool write, int *code)
+{
+    struct rf_sink_options options = {.write = write};
+    uint64_t wait_s = write ? rf_args_number(&cli->args, "wait") : 0;
+    struct rf_sink *sink = NULL;
+    struct rf_error err = {0};
+    enum rf_status status;
+
+    options.writer_token = (uint64_t)rf_now_us() << 16 ^ (uint64_t)getpid();
+    status = rf_sink_open(&sink, index->url, &options, &err);
+    if (status == RF_LOCKED && wait_s > 0) {
+        rf_say(cli, "%s; waiting up to %llu s", err.message, (unsigned long long)wait_s);
+        rf_error_clear(&err);
+        options.lock_timeout_ms = wait_s > INT32_MAX / 1000 ? INT32_MAX : (int)wait_s * 1000;
+        status = rf_sink_open(&sink, index->url, &options, &err);
+    }
+    if (status == RF_OK)
+        return sink;
+    *code = rf_fail(cli, &err);
+    return NULL;
+}
+
+bool rf_sink_paused(struct rf_sink *sink)
+{
+    struct rf_arena arena;
+    const char *since;
+    bool paused;
+
+    rf_arena_init(&arena, 1 << 16);
+    paused = rf_sink_get_fact(sink, &arena, "paused", &since, NULL) == RF_OK;
+    rf_arena_release(&arena);
+    return paused;
+}
+
+uint64_t rf_index_set_aside(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    struct rf_sink_lane *lanes;
+    struct rf_sink_counts counts = {0};
+    struct rf_sink_options options = {0};
+    struct rf_sink *sink;
+    struct rf_arena arena;
+    size_t count = 0;
+
+    (void)cli;
+    if (rf_sink_open(&sink, index->url, &options, NULL))
+        return 0;
+    rf_arena_init(&arena, (size_t)64 << 20);
+    if (rf_sink_lanes(sink, &arena, &lanes, &count, NULL) == RF_OK && count > 0 &&
+        rf_sink_counts(sink, lanes[0].id, &counts, NULL) != RF_OK)
+        counts.dead_letters = 0;
+    rf_arena_release(&arena);
+    rf_sink_close(sink);
+    return counts.dead_letters;
+}

@@ -1,0 +1,58 @@
+/*
+ * index_home.h - the indexes of a home: their files, mappers and settings
+ */
+#ifndef RF_CMD_INDEX_HOME_H
+#define RF_CMD_INDEX_HOME_H
+
+#include "cmd/cli.h"
+#include "indexer/index.h"
+#include "sinks/sink.h"
+
+#define RF_INDEX_DEFAULT "main"
+
+/* One index of the home, there or not. */
+struct rf_index_home {
+    const char *name;
+    char *path;          /* of the database */
+    char *url;           /* "sqlite:PATH" */
+    char *metadata_path; /* what Datasette reads beside it */
+    bool exists;
+};
+
+/* False: told, *code set; release works all the same. must_exist: an index that is not there fails.
+ */
+bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
+                        bool must_exist, int *code);
+void rf_index_home_release(struct rf_index_home *index);
+
+/* The names of the indexes there are, sorted; free with rf_names_free. */
+char **rf_index_names(struct rf_cli *cli, size_t *count);
+void rf_names_free(char **names, size_t count);
+
+/* Paths and "bundled:NAME" of the mappers in use: the bundled ones, those of the configuration,
+ * then the home's own in the order of their names; without the disabled ones. Free with
+ * rf_names_free. */
+char **rf_mapper_paths(struct rf_cli *cli, size_t *count);
+/* "recipes" of "/a/recipes.lua" or "bundled:recipes", in out of RF_NAME_MAX + 1 bytes. */
+void rf_mapper_path_name(const char *path, char *out, size_t size);
+
+/* The path of a mapper as a person names it: a file, "bundled:NAME", or the name of one in use.
+ * Allocated. */
+char *rf_mapper_find(struct rf_cli *cli, const char *word);
+/* The mappers that the command's arguments name; without arguments: those in use. */
+char **rf_mapper_arguments(struct rf_cli *cli, size_t *count);
+
+/* The program of the jail: $REFUGE_MAPPER, or NULL for the one beside this program. */
+const char *rf_mapper_program(void);
+
+/* Open the index's database: to read, or to write waiting as --wait says. NULL: told, *code set. */
+struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_home *index,
+                                   bool write, int *code);
+
+/* Whether the index is paused. */
+bool rf_sink_paused(struct rf_sink *sink);
+
+/* How many dead letters the live lane has. */
+uint64_t rf_index_set_aside(struct rf_cli *cli, const struct rf_index_home *index);
+
+#endif

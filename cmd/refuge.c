@@ -1,0 +1,134 @@
+/*
+ * refuge.c - the program: reads the command line, runs one command, tells how it ended
+ */
+#include "cmd/cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/settings.h"
+
+#define LINE_MAX_BYTES ((size_t)64 << 20) /* of one JSON object on stdout */
+
+static void out_init(struct rf_out *out)
+{
+    const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
+
+    out->file = stdout;
+    out->terminal = isatty(STDOUT_FILENO) == 1;
+    out->colour =
+        out->terminal && !(no_colour && no_colour[0]) && term && strcmp(term, "dumb") != 0;
+    rf_buf_init(&out->line, LINE_MAX_BYTES);
+    rf_buf_init(&out->summary, LINE_MAX_BYTES);
+}
+
+/* Whether --json or --quiet stands anywhere: a usage error must know before the line is parsed. */
+static bool has_word(int argc, char **argv, const char *word)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], word) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void write_summary(struct rf_cli *cli, int code)
+{
+    struct rf_out *out = &cli->out;
+    const struct rf_command *command = cli->args.command;
+
+    if (!out->json || (command && command->rows))
+        return;
+    rf_out_begin(out, "summary");
+    rf_out_text(out, "command", command ? command->name : NULL);
+    rf_out_bool(out, "ok", code == RF_EXIT_OK);
+    rf_out_int(out, "exit", code);
+    rf_out_real(out, "seconds", (double)((rf_clock_us() - cli->started_us) / 1000) / 1000);
+    rf_buf_put(&out->line, out->summary.data, out->summary.size);
+    rf_out_end(out);
+}
+
+int cmd_help(struct rf_cli *cli)
+{
+    char name[128];
+
+    if (rf_args_flag(&cli->args, "mdoc")) {
+        if (cli->args.word_count == 1 && strcmp(cli->args.words[0], "config") == 0)
+            rf_settings_mdoc(stdout);
+        else
+            rf_help_mdoc(stdout);
+        return RF_EXIT_OK;
+    }
+    if (cli->args.word_count == 0) {
+        rf_help_print(stdout, NULL);
+        return RF_EXIT_OK;
+    }
+    snprintf(name, sizeof name, "%s%s%s", cli->args.words[0], cli->args.word_count > 1 ? " " : "",
+             cli->args.word_count > 1 ? cli->args.words[1] : "");
+    for (size_t i = 0; i < rf_command_count; i++) {
+        if (strcmp(rf_commands[i].name, name) == 0) {
+            rf_help_print(stdout, &rf_commands[i]);
+            return RF_EXIT_OK;
+        }
+    }
+    return rf_fail_with(cli, RF_EXIT_USAGE, "unknown command '%s'; 'refuge help' lists them", name);
+}
+
+static int run_command(struct rf_cli *cli)
+{
+    int code = RF_EXIT_FAILED;
+
+    if (cli->args.version) {
+        printf("refuge %s\n", REFUGE_VERSION);
+        return RF_EXIT_OK;
+    }
+    if (cli->args.help) {
+        rf_help_print(stdout, cli->args.command);
+        return RF_EXIT_OK;
+    }
+    rf_stop_watch();
+    if (!cli->args.command->homeless && !rf_home_open(cli, &code))
+        return code;
+    return cli->args.command->run(cli);
+}
+
+/* What stdio still holds must reach the reader; a reader that left is no error. */
+static int flush_stdout(struct rf_cli *cli, int code)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    if (errno == EPIPE || errno == 0)
+        return code;
+    rf_warn(cli, "cannot write to standard output: %s", strerror(errno));
+    return code ? code : RF_EXIT_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+    struct rf_cli cli = {.program = argv[0], .started_us = rf_clock_us()};
+    struct rf_error err = {0};
+    int code;
+
+    out_init(&cli.out);
+    cli.out.json = has_word(argc, argv, "--json");
+    cli.out.quiet = has_word(argc, argv, "--quiet");
+    if (rf_args_parse(&cli.args, argc, argv, &err)) {
+        code = rf_fail_with(&cli, RF_EXIT_USAGE, "%s", err.message);
+    } else {
+        cli.out.json = rf_args_flag(&cli.args, "json");
+        cli.out.quiet = rf_args_flag(&cli.args, "quiet");
+        code = run_command(&cli);
+    }
+    rf_progress_clear(&cli);
+    if (!cli.args.help && !cli.args.version)
+        write_summary(&cli, code);
+    code = flush_stdout(&cli, code);
+    rf_home_release(&cli);
+    rf_args_release(&cli.args);
+    rf_buf_release(&cli.out.line);
+    rf_buf_release(&cli.out.summary);
+    return code;
+}
