@@ -1,0 +1,176 @@
+#!/bin/sh
+# put, get, ls, stat, delete, store verify, info, compact: what goes in comes out, and is gone when
+# it was deleted.
+. "$(dirname "$0")/lib.sh"
+
+refuge init -q >/dev/null || fail "init"
+cd "$tmp" || exit 1
+
+printf 'hello\n' >hello
+run refuge put - <hello
+status_is "put -" 0
+out_is "prints the blobref that coreutils compute" "$(sha hello)  -"
+ref=$(sha hello)
+run refuge get "$ref"
+out_is "get gives the bytes" "hello"
+run refuge get "$(printf %.16s "$ref")"
+out_is "by the beginning of its ref" "hello"
+run refuge put - <hello
+status_is "put again" 0
+run refuge stat "$ref"
+out_has "one life" "6 bytes"
+run refuge put - </dev/null
+out_is "an empty blob has a ref too" "$(sha /dev/null)  -"
+run refuge get "$(sha /dev/null)"
+out_is "and comes out empty" ""
+
+head -c 3000000 /dev/urandom >large
+run refuge put - <large
+out_is "a blob larger than a record" "$(sha large)  -"
+ok "comes out whole" sh -c "'$REFUGE' get $(sha large) | cmp - large"
+
+printf '{"name":"x"}' >x.json
+run refuge put x.json
+status_is "put FILE" 0
+out_matches "prints ref and name" '^sha256-[0-9a-f]{64}  x.json$'
+file=$(cut -d' ' -f1 "$out")
+run refuge get "$file"
+out_is "get gives the file's content" '{"name":"x"}'
+run refuge get --raw "$file"
+out_has "get --raw the file blob" '{"!refuge":"'
+run refuge get -o copy "$file"
+ok "get -o writes a file" cmp -s copy x.json
+run refuge get -o missing "sha256-$(printf '%064d' 0)"
+status_is "a blob that is not there" 1
+ok "leaves no file" test ! -e missing
+is "nor a part of one" "$(find . -name 'missing*' | wc -l)" 0
+run refuge stat "$file"
+out_has "stat names the file" "x.json"
+run refuge stat --json "$file"
+out_has "as JSON" '"kind":"file","name":"x.json","content_size":12'
+
+head -c 9000000 /dev/urandom >chunks
+run refuge put chunks
+many=$(cut -d' ' -f1 "$out")
+run refuge get -o chunks.back "$many"
+ok "a file cut into chunks comes out whole" cmp -s chunks chunks.back
+
+mkdir -p tree/b tree/a
+i=0
+while [ $i -lt 300 ]; do
+    printf '{"i":%d}' $i >"tree/a/$i.json"
+    i=$((i + 1))
+done
+echo text >tree/b/note.txt
+ln -s note.txt tree/b/link
+run refuge put --json tree
+status_is "put FOLDER" 0
+is "stores every regular file" "$(grep -c '"type":"item"' "$out")" 301
+out_has "says so" '"files":301'
+out_has "and leaves links out" '"skipped":1'
+run refuge put --match '*.txt' tree
+is "--match takes some" "$(wc -l <"$out")" 1
+out_has "that match" "tree/b/note.txt"
+run refuge put tree
+ls tree/a | sort | sed 's|^|tree/a/|' >want
+sed 's/^[^ ]*  //' "$out" | grep '^tree/a' >got
+ok "in sorted order" cmp -s want got
+err_has "all there already" "301 were there already"
+run refuge put --dry-run --json tree x.json
+out_has "put --dry-run counts" '"files":302'
+run refuge put x.json nowhere.json large
+status_is "a file that is not there" 1
+err_has "is named" "nowhere.json"
+is "the others are stored" "$(wc -l <"$out")" 2
+
+run refuge ls
+status_is "ls" 0
+ok "is sorted" sort -c "$out"
+n=$(wc -l <"$out")
+run refuge ls --items
+ok "--items leaves contents out" test "$(wc -l <"$out")" -lt "$n"
+run refuge ls --prefix "$(printf %.12s "$ref")"
+out_is "--prefix" "$ref"
+run refuge ls --long --prefix "$ref"
+out_matches "--long" "^$ref +6  [0-9T:.-]+Z  item$"
+run refuge ls --limit 3
+is "--limit" "$(wc -l <"$out")" 3
+run sh -c "'$REFUGE' ls | head -1; exit 0"
+is "a reader that leaves is no error" "$(cat "$err")" ""
+run refuge ls --json --prefix "$ref"
+out_has "as JSON" "\"ref\":\"$ref\",\"size\":6"
+out_matches "with a summary" '"type":"summary".*"blobs":1'
+
+run refuge store verify
+status_is "store verify" 0
+out_has "finds nothing" "0 corrupt, 0 missing"
+run refuge store info --json
+out_matches "store info" '"uuid":"[0-9a-f-]{36}"'
+run refuge status
+status_is "status" 0
+
+run refuge delete --dry-run "$ref"
+status_is "delete --dry-run" 0
+run refuge get "$ref"
+out_is "deletes nothing" "hello"
+run refuge delete "$ref"
+status_is "delete" 0
+out_is "prints what is gone" "$ref"
+run refuge get "$ref"
+status_is "it is gone" 1
+err_has "and said so" "in this store"
+run refuge delete "$ref"
+status_is "deleting it again fails" 1
+run refuge put - <hello
+run refuge get "$ref"
+out_is "put again, it is back" "hello"
+run refuge delete abc
+status_is "delete needs a whole blobref" 2
+
+printf same >one.txt
+printf same >two.txt
+refuge put one.txt two.txt | cut -d' ' -f1 >refs
+run refuge delete --content "$(sed -n 1p refs)"
+is "delete --content keeps what another file holds" "$(wc -l <"$out")" 1
+run refuge get "$(sed -n 2p refs)"
+out_is "the other file is whole" "same"
+run refuge delete --content "$(sed -n 2p refs)"
+is "and deletes it with the last one" "$(wc -l <"$out")" 2
+run refuge get "$(sha one.txt)"
+status_is "the content is gone" 1
+
+run refuge delete --content "$many"
+run refuge delete "$(sha large)"
+run refuge store compact
+status_is "store compact" 0
+run refuge store verify --repair
+status_is "store verify --repair" 0
+run refuge store verify
+out_has "nothing is missing" "0 corrupt, 0 missing"
+
+# Damage: one byte of a blob, on disk.
+python3 - "$REFUGE_HOME/store/home" <<'PYTHON' || fail "damage"
+import os, sys
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        path = os.path.join(folder, name)
+        data = open(path, "rb").read()
+        if b"hello\n" in data:
+            with open(path, "r+b") as file:
+                file.write(data.replace(b"hello\n", b"jello\n"))
+PYTHON
+run refuge get "$ref"
+status_is "a damaged blob is not given out" 1
+err_matches "but reported" 'corrupt'
+run refuge store verify
+status_is "store verify finds it" 1
+out_has "and names it" "$ref"
+
+run refuge get zzz
+status_is "no blobref" 1
+err_has "is said to be none" "is no blobref"
+run refuge stat sha256-000000
+status_is "stat of nothing" 1
+run refuge get --json "$file"
+status_is "get --json without --output" 2
+done_testing

@@ -1,0 +1,180 @@
+#!/bin/sh
+# index run, status, errors, retry, why, pause, resume, rebuild, verify, list, drop.
+. "$(dirname "$0")/lib.sh"
+
+refuge init -q >/dev/null || fail "init"
+cd "$tmp" || exit 1
+
+cat >"$REFUGE_HOME/mappers/notes.lua" <<'LUA'
+return {
+  name = "notes", version = "1", on = { "file" }, match = { name = { "*.note" } },
+  tables = { notes = { columns = { "title text search", "size int" } } },
+  map = function(blob, emit)
+    local text = blob:content()
+    if text:find("poison") then error("this note is poison") end
+    emit.notes { title = text:match("[^\n]*"), size = blob.size }
+  end,
+}
+LUA
+printf 'A walk by the river\n' >walk.note
+printf 'poison\n' >bad.note
+printf '{"a":1}' >x.json
+
+run refuge index status
+status_is "no index yet" 1
+err_has "and how to make it" "'refuge index run' makes it"
+run refuge sql 'select 1'
+status_is "sql without an index" 1
+
+refuge put walk.note x.json >refs
+run refuge index run
+status_is "index run" 0
+err_has "says it is done" "is up to date"
+ok "the database is there" test -s "$REFUGE_HOME/index/main.db"
+ok "and titles for Datasette" python3 -c "import json, sys; json.load(open(sys.argv[1]))" \
+    "$REFUGE_HOME/index/main.metadata.json"
+run refuge sql --csv 'select title, size from notes'
+out_has "the row is there" "A walk by the river,20"
+run refuge index status
+status_is "index status" 0
+out_has "up to date" "up to date"
+out_has "with its mappers" "notes"
+run refuge index errors
+status_is "no errors" 0
+run refuge index why walk.note
+status_is "why a file has rows" 0
+out_has "says which mapper made them" "mapped: 1 rows (notes 1)"
+run refuge index why x.json
+out_matches "why another has none" 'notes +no match'
+
+refuge put bad.note >bad.ref
+bad=$(cut -d' ' -f1 bad.ref)
+run refuge index why "$bad"
+status_is "why before the run" 0
+out_has "says it is not indexed yet" "not indexed yet"
+run refuge index run
+status_is "a run with a failing item: status 3" 3
+err_has "and where to look" "refuge index errors"
+run refuge index run --json
+status_is "nothing to do, still set aside" 3
+out_matches "in the summary" '"summary","command":"index run","ok":false,"exit":3.*"dead_letters":1'
+run refuge index errors
+status_is "index errors" 3
+out_has "names the file" "bad.note"
+out_matches "the reason with its line" 'notes\.lua:6: this note is poison'
+out_has "and the command" "refuge index retry --mapper notes --item '$bad'"
+run refuge index errors --json
+out_has "as JSON" "\"type\":\"dead_letter\",\"item\":\"$bad\",\"name\":\"bad.note\",\"mapper\":\"notes\""
+run refuge index why bad.note
+out_has "why says so too" "this note is poison"
+run refuge index status
+status_is "status counts it" 3
+out_has "by mapper" "set aside 1"
+run refuge status
+status_is "status too" 3
+
+run refuge index retry
+status_is "retry needs to know what" 2
+run refuge index retry --all --dry-run
+err_has "retry --dry-run counts" "1 would be mapped again"
+run refuge index retry --item "$bad"
+status_is "retry" 0
+run refuge index why bad.note
+out_has "the item waits for the run" "parked (ready)"
+run refuge index run
+status_is "it fails again" 3
+run refuge index errors
+out_has "with its attempts" "attempt 2"
+
+# A mapper that was mended replaces the running one and maps everything again.
+sed -i 's/error("this note is poison")/text = "mended"/; s/version = "1"/version = "2"/' \
+    "$REFUGE_HOME/mappers/notes.lua"
+run refuge index run
+status_is "a mended mapper" 0
+run refuge sql --csv 'select title from notes order by title'
+out_has "maps what failed" "mended"
+# One that does not load never replaces a running one.
+printf 'return { name = "notes" }\n' >broken.lua
+cp "$REFUGE_HOME/mappers/notes.lua" good.lua
+cp broken.lua "$REFUGE_HOME/mappers/notes.lua"
+printf 'Another\n' >another.note
+refuge put another.note >/dev/null
+run refuge index run
+status_is "a broken mapper is told" 3
+err_has "with its file" "notes.lua"
+run refuge sql --csv 'select count(*) as n from notes'
+out_has "the running version goes on" 3
+cp good.lua "$REFUGE_HOME/mappers/notes.lua"
+
+run refuge index pause
+status_is "pause" 0
+printf 'Later\n' >later.note
+refuge put later.note >/dev/null
+run refuge index run
+status_is "a paused index does nothing" 0
+err_has "and says so" "is paused"
+run refuge index status
+out_has "status too" "(paused)"
+out_lacks "it lags" ", up to date"
+run refuge index resume
+status_is "resume" 0
+run refuge index run
+run refuge sql --csv "select count(*) as n from notes where title = 'Later'"
+out_has "then it goes on" 1
+
+refuge delete "$(refuge put walk.note | cut -d' ' -f1)" >/dev/null
+refuge index run -q
+run refuge sql --csv "select count(*) as n from notes where title like 'A walk%'"
+out_has "a delete removes rows" 0
+run refuge index why walk.note
+out_has "why says it was deleted" "deleted by change"
+
+run refuge index verify
+status_is "verify" 0
+out_has "finds no difference" "0 differences"
+run refuge index rebuild
+status_is "rebuild" 0
+run refuge index verify
+status_is "verify after a rebuild" 0
+
+# A follower keeps up until it is stopped; another run says for whom it would have to wait.
+background "$REFUGE" index run --follow
+follower=$pid
+printf 'Followed\n' >followed.note
+refuge put followed.note >/dev/null
+has_row()
+{
+    refuge sql --csv "select title from notes" | grep -q Followed
+}
+wait_for 60 "a follower to index a new file" has_row
+pass "a follower indexes what is put"
+run refuge index run
+status_is "another run: status 11" 11
+err_has "names the holder" "$follower"
+run refuge index pause
+status_is "so does pause" 11
+kill -INT "$follower"
+wait "$follower"
+is "SIGINT ends it with status 130" $? 130
+run refuge index run
+status_is "the lock is free again" 0
+
+run refuge index run second
+status_is "a second index" 0
+run refuge index list
+out_matches "list" '^main '
+out_matches "both" '^second '
+run refuge sql --index second --csv 'select count(*) as n from notes'
+out_has "has the rows too" 4
+run refuge index drop second --dry-run
+ok "drop --dry-run" test -e "$REFUGE_HOME/index/second.db"
+run refuge index drop second
+status_is "drop" 0
+is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'second*' | wc -l)" 0
+run refuge index drop main.db/../x
+status_is "a name must be a name" 2
+run refuge index why nothing-of-the-sort
+status_is "why of nothing" 1
+run refuge doctor
+status_is "doctor" 0
+done_testing
