@@ -16,10 +16,11 @@ def call(*names):
 
 EVERYWHERE = tree.ROOMS + ("tests", "bench", "examples")
 BANNED = [
-    ("unbounded copies", call("strcpy", "strcat", "sprintf", "vsprintf", "gets", "stpcpy"), EVERYWHERE),
+    ("unbounded copies", call("strcpy", "strcat", "sprintf", "vsprintf", "gets", "stpcpy"),
+     tree.ROOMS),
     ("copies that may not end in NUL", call("strncpy", "strncat"), tree.ROOMS),
     ("numbers read without an error", call("atoi", "atol", "atoll", "atof", "sscanf", "scanf"), tree.ROOMS),
-    ("a shell", call("system", "popen"), EVERYWHERE),
+    ("a shell", call("system", "popen"), tree.ROOMS),
     ("hidden state", call("strtok", "rand", "srand", "random", "srandom", "localtime", "gmtime",
                           "ctime", "asctime", "setlocale", "tmpnam", "tempnam", "mktemp"),
      tree.ROOMS),
@@ -38,6 +39,7 @@ EXCUSED = {
     "core/arena.c": {"standard streams in a library"},
     "core/buf.c": {"standard streams in a library"},
     "core/blobref.c": {"standard streams in a library"},
+    "indexer/unit.c": {"standard streams in a library"},
 }
 
 
