@@ -1016,8 +1016,6 @@ static void begin_next_batch(struct rf_pipeline *p)
         queue_init(&p->ready[1]);
     }
     p->next = (struct batch){.number = number + 1};
-    snprintf(p->next.to, sizeof p->next.to, "%s", p->current.to[0] ? p->current.to : p->position);
-    p->next.to_seq = p->current.to_seq ? p->current.to_seq : p->position_seq;
 }
 
 /* Ask the store again after need parks were committed: the blob may have come in between. */
@@ -1074,9 +1072,10 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
     if (status != RF_OK)
         return status;
     p->open = false;
-    snprintf(p->position, sizeof p->position, "%s", to);
-    if (batch->to_seq)
+    if (batch->to[0]) { /* else only parks were written */
+        memcpy(p->position, batch->to, sizeof p->position);
         p->position_seq = batch->to_seq;
+    }
     p->parks_dirty = true;
     begin_next_batch(p);
     tell_progress(p, false);
