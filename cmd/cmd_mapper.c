@@ -11,6 +11,7 @@
 #include "cmd/index_home.h"
 #include "cmd/mapper_item.h"
 #include "cmd/print_table.h"
+#include "mappers/pool_bundled.h"
 
 static struct rf_pool *open_pool(struct rf_cli *cli, int *code)
 {
@@ -127,50 +128,39 @@ int cmd_mapper_check(struct rf_cli *cli)
 
 /* ---- new ---- */
 
-/* %s: the name. */
-static const char template[] =
-    "-- %1$s.lua - what this mapper makes of which items\n"
-    "--\n"
-    "-- try:   refuge mapper run %1$s FILE --trace\n"
-    "-- test:  refuge mapper test %1$s\n"
-    "-- use:   refuge index run; refuge sql 'select * from %1$s'\n"
-    "return {\n"
-    "  name = \"%1$s\",\n"
-    "  version = \"1\",\n"
-    "\n"
-    "  -- \"file\": what 'refuge put FILE' stores; \"blob\": what 'refuge put -' stores\n"
-    "  on = { \"file\" },\n"
-    "  match = { name = { \"*.json\" } },\n"
-    "\n"
-    "  -- column: name, type (int float bool text json time blobref), search and facet if wanted\n"
-    "  tables = {\n"
-    "    %1$s = { columns = { \"title text search\", \"size int\" } },\n"
-    "  },\n"
-    "\n"
-    "  map = function(blob, emit)\n"
-    "    local object = blob:json()\n"
-    "    emit.%1$s { title = object.title, size = blob.size }\n"
-    "  end,\n"
-    "\n"
-    "  tests = {\n"
-    "    {\n"
-    "      name = \"a title and a size\",\n"
-    "      filename = \"example.json\",\n"
-    "      blob = '{\"title\":\"Hello\"}',\n"
-    "      rows = { %1$s = { { title = \"Hello\", size = 17 } } },\n"
-    "    },\n"
-    "  },\n"
-    "}\n";
+#define TEMPLATE RF_MAPPER_TEMPLATE
+#define NEW_NAME_MAX (RF_NAME_MAX - 8) /* so that its tables' names have room for more */
 
 static bool valid_name(const char *name)
 {
     size_t size = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
 
-    return size > 0 && size <= RF_NAME_MAX && name[size] == '\0' && name[0] >= 'a' &&
+    return size > 0 && size <= NEW_NAME_MAX && name[size] == '\0' && name[0] >= 'a' &&
            name[0] <= 'z';
 }
 
-static bool write_template(const char *path, const char *name, bool replace)
+/* The template's text with the new name wherever its own stands. */
+static void fill_template(struct rf_buf *out, const char *name)
+{
+    const struct rf_bundled *found = rf_bundled_mappers;
+    struct rf_bytes text;
+
+    while (strcmp(found->name, TEMPLATE) != 0)
+        found++;
+    text = rf_bytes(found->text, found->size);
+    while (text.size) {
+        const uint8_t *at = memmem(text.data, text.size, TEMPLATE, strlen(TEMPLATE));
+        size_t before = at ? (size_t)(at - text.data) : text.size;
+
+        rf_buf_put(out, text.data, before);
+        if (at)
+            rf_buf_put_text(out, name);
+        before += at ? strlen(TEMPLATE) : 0;
+        text = rf_bytes(text.data + before, text.size - before);
+    }
+}
+
+static bool write_mapper(const char *path, const char *name, bool replace)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (replace ? O_TRUNC : O_EXCL), 0600);
     struct rf_buf text;
@@ -178,17 +168,8 @@ static bool write_template(const char *path, const char *name, bool replace)
 
     if (fd < 0)
         return false;
-    rf_buf_init(&text, 1 << 16);
-    for (const char *at = template; *at;) {
-        size_t size = strcspn(at, "%");
-
-        rf_buf_put(&text, at, size);
-        at += size;
-        if (*at) {
-            rf_buf_put_text(&text, name);
-            at += sizeof "%1$s" - 1;
-        }
-    }
+    rf_buf_init(&text, 1 << 20);
+    fill_template(&text, name);
     ok = write(fd, text.data, text.size) == (ssize_t)text.size;
     rf_buf_release(&text);
     return close(fd) == 0 && ok;
@@ -204,12 +185,12 @@ int cmd_mapper_new(struct rf_cli *cli)
         return rf_fail_with(cli, RF_EXIT_USAGE,
                             "'%s' cannot be the name of a mapper: a letter, then "
                             "letters, digits or '_', all lower case, at most %d",
-                            name, RF_NAME_MAX);
+                            name, NEW_NAME_MAX);
     file = rf_text_join(name, ".lua", "");
     path = rf_path_join(cli->home.mapper_dir, file);
     if (rf_args_flag(&cli->args, "dry-run"))
         rf_say(cli, "would write '%s'", path);
-    else if (!write_template(path, name, rf_args_flag(&cli->args, "force")))
+    else if (!write_mapper(path, name, rf_args_flag(&cli->args, "force")))
         code = rf_fail_with(cli, errno == EACCES ? RF_EXIT_ACCESS : RF_EXIT_FAILED,
                             "cannot write '%s': %s%s", path, strerror(errno),
                             errno == EEXIST ? "; --force replaces it" : "");

@@ -239,12 +239,43 @@ static void row_text(const struct rf_json *row, char *out, size_t size)
     rf_buf_release(&buf);
 }
 
-static void compare_row(struct differences *diff, const char *table, size_t n,
+/* Whether a row is the one wanted; the offset of a time counts only when the test names it. */
+static bool same_row(const struct rf_table *table, const struct rf_json *want,
+                     const struct rf_json *have)
+{
+    struct rf_json *kept, row = *have;
+    bool equal;
+
+    row.items = kept = calloc(have->count + 1, sizeof *kept);
+    if (!kept)
+        abort();
+    row.count = 0;
+    for (size_t i = 0; i < have->count; i++) {
+        const char *key = (const char *)have->items[i].key.data;
+        bool offset = false;
+
+        for (size_t j = 0; j < table->column_count; j++) {
+            size_t size = strlen(table->columns[j].name);
+
+            offset |= table->columns[j].type == RF_TYPE_TIME &&
+                      strncmp(key, table->columns[j].name, size) == 0 &&
+                      strcmp(key + size, "_offset") == 0;
+        }
+        if (!offset || rf_json_find(want, key))
+            kept[row.count++] = have->items[i];
+    }
+    equal = same(want, &row);
+    free(kept);
+    return equal;
+}
+
+static void compare_row(struct differences *diff, const struct rf_table *of, size_t n,
                         const struct rf_json *want, const struct rf_json *have)
 {
+    const char *table = of->name;
     char text[1500];
 
-    if (want && have && want->type == RF_JSON_OBJECT && same(want, have))
+    if (want && have && want->type == RF_JSON_OBJECT && same_row(of, want, have))
         return;
     if (want) {
         row_text(want, text, sizeof text);
@@ -287,7 +318,7 @@ static void compare_declared(struct differences *diff, const struct rf_decl *dec
 
         for (size_t n = 0; n < count || nth_row(have, table, n); n++) {
             row = n < count ? &want->items[n] : NULL;
-            compare_row(diff, table, n, row, nth_row(have, table, n));
+            compare_row(diff, &decl->tables[i], n, row, nth_row(have, table, n));
         }
     }
 }
@@ -299,7 +330,8 @@ static void compare_golden(struct differences *diff, const struct rf_decl *decl,
         const char *table = decl->tables[i].name;
 
         for (size_t n = 0; nth_row(want, table, n) || nth_row(have, table, n); n++)
-            compare_row(diff, table, n, nth_row(want, table, n), nth_row(have, table, n));
+            compare_row(diff, &decl->tables[i], n, nth_row(want, table, n),
+                        nth_row(have, table, n));
     }
 }
 

@@ -210,7 +210,7 @@ const struct rf_command rf_commands[] = {
      .text = "Without QUERY: a sqlite3 shell on a terminal, else the query is read from standard "
              "input. On a terminal columns are cut to its width.",
      .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"
-                 "refuge sql --csv 'select key, value from records' > records.csv\tfor a "
+                 "refuge sql --csv 'select item, key, value from record' > record.csv\tfor a "
                  "spreadsheet\n",
      .run = cmd_sql,
      .max = 1,

@@ -108,7 +108,8 @@ char **rf_mapper_paths(struct rf_cli *cli, size_t *count)
 
     *count = 0;
     for (size_t i = 0; rf_settings_bundled(cli->settings) && rf_pool_bundled(i); i++) {
-        if (!is_disabled(cli, rf_pool_bundled(i)))
+        if (strcmp(rf_pool_bundled(i), RF_MAPPER_TEMPLATE) != 0 &&
+            !is_disabled(cli, rf_pool_bundled(i)))
             add_name(&names, count, rf_text_join("bundled:", rf_pool_bundled(i), ""));
     }
     for (size_t i = 0; i < path_count; i++) {

@@ -9,6 +9,7 @@
 #include "sinks/sink.h"
 
 #define RF_INDEX_DEFAULT "main"
+#define RF_MAPPER_TEMPLATE "template" /* bundled, but only what `mapper new` starts from */
 
 /* One index of the home, there or not. */
 struct rf_index_home {

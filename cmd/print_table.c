@@ -2,7 +2,8 @@
  * print_table.c - rows as a table whose columns line up
  *
  * Widths come from the first rows (at most TABLE_LOOK, held in an arena); the rest streams with
- * those. On a terminal the whole is cut to its width, the widest column giving way first.
+ * those. On a terminal the whole is cut to its width, the widest column giving way first; off a
+ * terminal nothing is cut.
  */
 #include "cmd/print_table.h"
 
@@ -12,7 +13,6 @@
 
 #define TABLE_LOOK 200                    /* rows that decide the widths */
 #define TABLE_HELD_MAX ((size_t)32 << 20) /* bytes of them */
-#define CELL_COLUMNS_MAX 60               /* of one cell off a terminal */
 
 static const char hex_digits[] = "0123456789abcdef";
 
@@ -51,18 +51,35 @@ static void put_spaces(struct rf_cli *cli, size_t count)
     rf_out_printf(cli, "%*s", (int)count, "");
 }
 
-/* A cell on one line: up to its first newline, cut to its column. */
+/* Off a terminal nothing is cut; a line break becomes a blank. */
+static void print_whole(struct rf_print_table *table, struct rf_bytes text)
+{
+    while (text.size) {
+        size_t size = 0;
+
+        while (size < text.size && text.data[size] != '\n' && text.data[size] != '\r')
+            size++;
+        rf_out_word(table->cli, rf_bytes(text.data, size));
+        if (size < text.size)
+            rf_out_printf(table->cli, " ");
+        size += size < text.size;
+        text = rf_bytes(text.data + size, text.size - size);
+    }
+}
+
+/* A cell on one line: on a terminal up to its first line break, cut to its column. */
 static void print_cell(struct rf_print_table *table, struct rf_bytes text, size_t column,
                        bool right)
 {
-    const uint8_t *newline = text.size ? memchr(text.data, '\n', text.size) : NULL;
+    bool whole = !table->cli->out.terminal;
+    const uint8_t *newline = text.size && !whole ? memchr(text.data, '\n', text.size) : NULL;
     size_t width = table->widths[column], full, fit;
     bool cut = newline != NULL, last = column + 1 == table->count;
 
     if (newline)
         text.size = (size_t)(newline - text.data);
     full = rf_text_width(text);
-    if (full > width || (cut && full == width)) {
+    if (!whole && (full > width || (cut && full == width))) {
         fit = rf_text_fit(text, width ? width - 1 : 0);
         cut = true;
     } else {
@@ -71,7 +88,10 @@ static void print_cell(struct rf_print_table *table, struct rf_bytes text, size_
     full = rf_text_width(rf_bytes(text.data, fit)) + cut;
     if (right && full < width)
         put_spaces(table->cli, width - full);
-    rf_out_word(table->cli, rf_bytes(text.data, fit));
+    if (whole)
+        print_whole(table, text);
+    else
+        rf_out_word(table->cli, rf_bytes(text.data, fit));
     if (cut)
         rf_out_printf(table->cli, "…");
     if (!last && !right && full < width)
@@ -100,8 +120,6 @@ static void fit_widths(struct rf_print_table *table)
 
 static void settle(struct rf_print_table *table)
 {
-    size_t most = table->cli->out.terminal ? SIZE_MAX : CELL_COLUMNS_MAX;
-
     table->settled = true;
     for (size_t i = 0; i < table->count; i++) {
         size_t width = rf_text_width(table->names[i]);
@@ -111,7 +129,7 @@ static void settle(struct rf_print_table *table)
 
             width = one > width ? one : width;
         }
-        table->widths[i] = width > most ? most : width;
+        table->widths[i] = width;
         table->right[i] = table->held_rows > 0;
         for (size_t row = 0; row < table->held_rows && table->right[i]; row++)
             table->right[i] = table->held_right[row * table->count + i] ||

@@ -15,13 +15,26 @@ run refuge mapper new Recipes
 status_is "a name must be a name" 2
 run refuge mapper check recipes
 status_is "the template loads" 0
-out_has "and declares a table" "table recipes: title text search, size int"
+out_has "and declares a table" "table recipes_note: title text search"
 run refuge mapper test recipes
 status_is "its tests pass" 0
-out_matches "as TAP" '^ok 1 - recipes: a title and a size$'
-out_matches "with a plan" '^1\.\.1$'
+out_matches "as TAP" '^ok 1 - recipes: a note$'
+out_matches "with a plan" '^1\.\.2$'
 run refuge mapper list
-out_matches "mapper list" '^recipes +1 +file'
+out_matches "mapper list" '^recipes +1 '
+out_lacks "the template is no mapper in use" "template"
+cat >"$REFUGE_HOME/mappers/recipes.lua" <<'LUA'
+return {
+  name = "recipes", version = "1", on = { "file" }, match = { name = { "*.json" } },
+  tables = { recipes = { columns = { "title text search", "size int" } } },
+  map = function(blob, emit)
+    local object = blob:json()
+    emit.recipes { title = object.title, size = blob.size }
+  end,
+}
+LUA
+run refuge mapper check recipes
+out_has "mapper check prints the columns" "table recipes: title text search, size int"
 
 printf '{"title":"Cake"}' >cake.json
 run refuge mapper run recipes cake.json
