@@ -6,6 +6,9 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -217,11 +220,38 @@ static void cuts_by_the_rule(void **state)
     free(data);
 }
 
+/* The vector of the format page, which the reader in Python finds too. */
+static void cuts_the_vector_of_the_format_page(void **state)
+{
+    static const size_t want[] = {1281680, 1512000, 1438185, 879644, 1179947};
+    size_t size = 6 << 20, at = 0, cut;
+    uint8_t *data = malloc(size), number[8];
+    struct rf_chunker chunker;
+    struct rf_blobref ref;
+
+    (void)state;
+    assert_non_null(data);
+    for (size_t i = 0; i < size / 32; i++) {
+        rf_put_u64(number, i);
+        rf_blobref_of(&ref, rf_bytes(number, 8));
+        memcpy(data + i * 32, ref.digest, 32);
+    }
+    rf_chunker_init(&chunker);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        cut = rf_chunk_cut(&chunker, rf_bytes(data + at, size - at));
+        assert_int_equal(cut, want[i]);
+        at += cut;
+    }
+    assert_int_equal(at, size);
+    free(data);
+}
+
 /* ---- files ---- */
 
 struct fixture {
     char path[64], file[80];
     struct rf_store *store;
+    _Atomic bool running, stop; /* of the thread that lengthens the file */
 };
 
 static int set_up(void **state)
@@ -370,6 +400,39 @@ static void what_is_no_file_is_refused(void **state)
     assert_int_equal(info.blobs, 0);
 }
 
+/* Another thread makes the file longer all the time it is read. */
+static void *lengthen(void *user)
+{
+    struct fixture *f = user;
+    int fd = open(f->file, O_WRONLY | O_APPEND);
+
+    while (fd >= 0 && !atomic_load(&f->stop) && write(fd, "x", 1) == 1)
+        atomic_store(&f->running, true);
+    close(fd);
+    return NULL;
+}
+
+static void a_file_that_changes_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *data = random_bytes(9 << 20, 3);
+    struct rf_put_file_result result;
+    struct rf_error err = {0};
+    enum rf_status status;
+    pthread_t thread;
+
+    write_file(f, data, 9 << 20);
+    assert_int_equal(pthread_create(&thread, NULL, lengthen, f), 0);
+    while (!atomic_load(&f->running))
+        sched_yield();
+    status = rf_put_file(f->store, f->file, "x", &result, &err);
+    atomic_store(&f->stop, true);
+    pthread_join(thread, NULL);
+    assert_int_equal(status, RF_INVALID);
+    assert_non_null(strstr(err.message, "changed while it was read, 3 times"));
+    free(data);
+}
+
 static void a_missing_or_short_part_is_told(void **state)
 {
     struct fixture *f = *state;
@@ -396,9 +459,11 @@ int main(void)
         cmocka_unit_test(reads_what_is_right),
         cmocka_unit_test(refuses_what_is_wrong),
         cmocka_unit_test(cuts_by_the_rule),
+        cmocka_unit_test(cuts_the_vector_of_the_format_page),
         cmocka_unit_test_setup_teardown(files_come_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_edit_stores_little, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_no_file_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_that_changes_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_missing_or_short_part_is_told, set_up, tear_down),
     };
 
