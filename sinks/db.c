@@ -303,7 +303,9 @@ static enum rf_status check_owner(const char *path, struct rf_error *err)
         return rf_error_set(err, RF_DENIED,
                             "cannot open index '%s': it belongs to user %lu, not to you", path,
                             (unsigned long)st.st_uid);
-    if (RF_SAFEGUARD("index-owner") && (st.st_mode & (S_IWGRP | S_IWOTH)))
+    /* Where every user has a group of their own, files may well be group-writable. */
+    if (RF_SAFEGUARD("index-owner") &&
+        ((st.st_mode & S_IWOTH) || ((st.st_mode & S_IWGRP) && st.st_gid != getegid())))
         return rf_error_set(err, RF_DENIED,
                             "cannot open index '%s': others may write it (mode %03o), run chmod "
                             "600 on it",

@@ -848,6 +848,14 @@ static enum rf_status hash_tables(struct side *side, struct rf_hasher *hasher,
         struct stream stream = {tables[i].table->name, 2, sql};
         status = hash_stream(side, hasher, &stream, err);
         sqlite3_free(sql);
+        /* Rows of no item, which a sound index has none of. */
+        sql = sqlite3_mprintf("SELECT n FROM \"%w\" WHERE blob NOT IN (SELECT id FROM blobs) "
+                              "ORDER BY n",
+                              tables[i].table->name);
+        stream.sql = sql;
+        if (!status)
+            status = hash_stream(side, hasher, &stream, err);
+        sqlite3_free(sql);
     }
     return status;
 }

@@ -172,6 +172,13 @@ size_t rf_sqlite_search_count(const struct rf_table *table)
     return count;
 }
 
+static char *copy_name(struct rf_arena *arena, const char *name)
+{
+    size_t size = strlen(name) + 1;
+
+    return memcpy(rf_arena_alloc(arena, size), name, size);
+}
+
 void rf_sqlite_table_names(struct rf_arena *arena, const struct rf_table *table, uint32_t lane,
                            bool live, char **name, char **fts)
 {
@@ -180,11 +187,11 @@ void rf_sqlite_table_names(struct rf_arena *arena, const struct rf_table *table,
     if (!live)
         snprintf(suffix, sizeof suffix, "@%u", (unsigned)lane);
     snprintf(text, sizeof text, "%s%s", table->name, suffix);
-    *name = strcpy(rf_arena_alloc(arena, strlen(text) + 1), text);
+    *name = copy_name(arena, text);
     *fts = NULL;
     if (rf_sqlite_search_count(table)) {
         snprintf(text, sizeof text, "%s_fts%s", table->name, suffix);
-        *fts = strcpy(rf_arena_alloc(arena, strlen(text) + 1), text);
+        *fts = copy_name(arena, text);
     }
 }
 

@@ -21,8 +21,8 @@ FOREIGN = {
     "sqlite3.h": {"sinks"},
     "lua.h": {"mappers"}, "lauxlib.h": {"mappers"}, "lualib.h": {"mappers"}, "luajit.h": {"mappers"},
     "seccomp.h": {"mappers"},
-    "utf8proc.h": {"core", "mappers"},
-    "xxhash.h": {"core", "blobstore"},
+    "utf8proc.h": {"core", "mappers", "sinks"},
+    "xxhash.h": {"core", "blobstore", "sinks"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.M)
 
