@@ -1,0 +1,612 @@
+/*
+ * test_index.c - a store, mappers and an index together, against a model kept here
+ *
+ * The model is a table of blobs that are there and, for each, the rows its text must give: computed
+ * by this file from how the text was made, never read back from what is tested. Random histories
+ * print their seed; REFUGE_TEST_SEED replays one.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backup/schema.h"
+#include "indexer/index.h"
+#include "sinks/query.h"
+
+#define MAPPERS 4
+
+struct home {
+    char path[256], store_url[300], sink_url[300];
+    char mapper[MAPPERS][300];
+    const char *mappers[MAPPERS];
+    size_t mapper_count;
+    struct rf_store *store;
+    unsigned warned;
+};
+
+static void fail_with(const struct rf_error *err, const char *what)
+{
+    fail_msg("%s: %s: %s", what, rf_status_name(err->status), err->message);
+}
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        struct rf_error err_ = {0}, *err = &err_;                                                  \
+        enum rf_status status_ = (call);                                                           \
+        if (status_ != RF_OK) {                                                                    \
+            err_.status = status_;                                                                 \
+            fail_with(&err_, #call);                                                               \
+        }                                                                                          \
+    } while (0)
+
+static void remove_tree(const char *path)
+{
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+
+    while (folder && (entry = readdir(folder))) {
+        char file[600];
+        struct stat st;
+
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
+        if (lstat(file, &st) == 0 && S_ISDIR(st.st_mode))
+            remove_tree(file);
+        else
+            unlink(file);
+    }
+    if (folder)
+        closedir(folder);
+    rmdir(path);
+}
+
+static void home_open(struct home *home)
+{
+    struct rf_store_options options = {.mode = RF_STORE_CREATE, .segment_bytes = 256 << 10};
+
+    memset(home, 0, sizeof *home);
+    snprintf(home->path, sizeof home->path, "%s/refuge-index-XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    assert_non_null(mkdtemp(home->path));
+    snprintf(home->store_url, sizeof home->store_url, "disk:%s/store", home->path);
+    snprintf(home->sink_url, sizeof home->sink_url, "sqlite:%s/main.db", home->path);
+    OK(rf_store_open(&home->store, home->store_url, &options, err));
+}
+
+static void home_close(struct home *home)
+{
+    rf_store_close(home->store);
+    remove_tree(home->path);
+}
+
+/* Write a mapper file; the same slot again is a new version of it. */
+static void set_mapper(struct home *home, size_t slot, const char *name, const char *text)
+{
+    char path[300];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/%s.lua", home->path, name);
+    memcpy(home->mapper[slot], path, sizeof path);
+    file = fopen(home->mapper[slot], "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+    home->mappers[slot] = home->mapper[slot];
+    if (slot >= home->mapper_count)
+        home->mapper_count = slot + 1;
+}
+
+static void count_warning(void *user, const char *line)
+{
+    struct home *home = user;
+
+    print_message("warning: %s\n", line);
+    home->warned++;
+}
+
+static struct rf_index_options index_options(struct home *home)
+{
+    return (struct rf_index_options){
+        .name = "main",
+        .store_url = home->store_url,
+        .sink_url = home->sink_url,
+        .mappers = home->mappers,
+        .mapper_count = home->mapper_count,
+        .mapper_program = getenv("REFUGE_MAPPER"),
+        .workers = 2,
+        .hooks = {.warn = count_warning, .user = home},
+    };
+}
+
+static void run_with(struct home *home, const struct rf_index_options *options)
+{
+    struct rf_index *index;
+
+    (void)home;
+    OK(rf_index_open(&index, options, err));
+    OK(rf_index_run(index, false, err));
+    rf_index_close(index);
+}
+
+static void run(struct home *home)
+{
+    struct rf_index_options options = index_options(home);
+
+    run_with(home, &options);
+}
+
+static void print_problem(void *user, const char *line)
+{
+    (void)user;
+    print_error("verify: %s\n", line);
+}
+
+static void verify(struct home *home)
+{
+    struct rf_index_options options = index_options(home);
+    struct rf_compare_report report = {0};
+
+    OK(rf_index_verify(&options, print_problem, &report, err));
+    assert_int_equal(report.differences, 0);
+}
+
+static void put(struct home *home, const char *text, struct rf_blobref *ref)
+{
+    OK(rf_store_put(home->store, rf_bytes_text(text), NULL, false, ref, NULL, err));
+}
+
+static void delete(struct home *home, const struct rf_blobref *ref)
+{
+    OK(rf_store_delete(home->store, ref, NULL, err));
+}
+
+static enum rf_status take_number(void *user, uint64_t index, size_t count,
+                                  const char *const *names, const struct rf_cell *cells)
+{
+    (void)index;
+    (void)names;
+    if (count != 1)
+        return RF_INVALID;
+    *(int64_t *)user = cells[0].type == RF_CELL_NULL ? -1 : cells[0].integer;
+    return RF_OK;
+}
+
+static int64_t number(struct home *home, const char *sql)
+{
+    int64_t value = INT64_MIN;
+
+    OK(rf_query_sql(home->sink_url, sql, NULL, take_number, &value, NULL, err));
+    return value;
+}
+
+static const char notes_v1[] =
+    "return { name = 'notes', match = { media = { 'application/json' } },\n"
+    "  tables = { notes = { columns = { 'title text search', 'num int' } } },\n"
+    "  map = function(blob, emit)\n"
+    "    local d = blob:json()\n"
+    "    if d.title then emit.notes { title = d.title, num = d.n } end\n"
+    "  end }\n";
+
+static const char notes_v2[] =
+    "return { name = 'notes', match = { media = { 'application/json' } },\n"
+    "  tables = { notes = { columns = { 'title text search', 'num int', 'twice int' } } },\n"
+    "  map = function(blob, emit)\n"
+    "    local d = blob:json()\n"
+    "    if d.title then emit.notes { title = d.title, num = d.n, twice = 2 * d.n } end\n"
+    "  end }\n";
+
+static const char picky[] =
+    "return { name = 'picky', match = { media = { 'application/json' } },\n"
+    "  tables = { picked = { columns = { 'num int' } } },\n"
+    "  map = function(blob, emit)\n"
+    "    local d = blob:json()\n"
+    "    if d.n and d.n % 10 == 3 then error('three is not for me') end\n"
+    "    emit.picked { num = d.n }\n"
+    "  end }\n";
+
+/* Lines of JSON become parts; the parts are mapped by whoever wants JSON. */
+static const char lines[] =
+    "return { name = 'lines', splits = true,\n"
+    "  match = function(blob) return blob:sub(1, 7) == '#lines\\n' end,\n"
+    "  tables = { files = { columns = { 'count int' } } },\n"
+    "  map = function(blob, emit)\n"
+    "    local text, at, count = blob:content(), 8, 0\n"
+    "    while at <= #text do\n"
+    "      local stop = text:find('\\n', at, true) or #text + 1\n"
+    "      emit.part { offset = at - 1, size = stop - at, media = 'application/json' }\n"
+    "      at, count = stop + 1, count + 1\n"
+    "    end\n"
+    "    emit.files { count = count }\n"
+    "  end }\n";
+
+static void rows_follow_puts_and_deletes(void **state)
+{
+    struct home home;
+    struct rf_blobref refs[100];
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    run(&home); /* an empty store gives an empty index */
+    assert_int_equal(number(&home, "select count(*) from notes"), 0);
+    for (int i = 0; i < 100; i++) {
+        char text[100];
+
+        snprintf(text, sizeof text, "{\"title\":\"note %d\",\"n\":%d}", i, i);
+        put(&home, text, &refs[i]);
+    }
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from notes"), 100);
+    assert_int_equal(number(&home, "select sum(num) from notes"), 4950);
+    for (int i = 0; i < 10; i++)
+        delete(&home, &refs[i]);
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num) from notes"), 4950 - 45);
+    run(&home); /* nothing new: nothing changes */
+    assert_int_equal(number(&home, "select count(*) from notes"), 90);
+    put(&home, "{\"title\":\"note 3\",\"n\":3}", &refs[3]); /* deleted, put again */
+    run(&home);
+    assert_int_equal(number(&home, "select num from notes where title = 'note 3'"), 3);
+    verify(&home);
+    home_close(&home);
+}
+
+static void a_failing_call_costs_itself_only(void **state)
+{
+    struct home home;
+    struct rf_blobref ref;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    set_mapper(&home, 1, "picky", picky);
+    for (int i = 0; i < 50; i++) {
+        char text[100];
+
+        snprintf(text, sizeof text, "{\"title\":\"note %d\",\"n\":%d}", i, i);
+        put(&home, text, &ref);
+    }
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from notes"), 50);
+    assert_int_equal(number(&home, "select count(*) from picked"), 45);
+    assert_int_equal(number(&home, "select count(*) from refuge_dead_letters"), 5);
+    verify(&home);
+    /* A version that does not load never replaces a running one. */
+    set_mapper(&home, 1, "picky", "return {{{");
+    run(&home);
+    assert_true(home.warned > 0);
+    assert_int_equal(number(&home, "select count(*) from picked"), 45);
+    /* A version that copes leaves no dead letter behind. */
+    set_mapper(&home, 1, "picky",
+               "return { name = 'picky', match = { media = { 'application/json' } },\n"
+               "  tables = { picked = { columns = { 'num int' } } },\n"
+               "  map = function(blob, emit) emit.picked { num = blob:json().n } end }\n");
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from picked"), 50);
+    assert_int_equal(number(&home, "select count(*) from refuge_dead_letters"), 0);
+    verify(&home);
+    home_close(&home);
+}
+
+static void a_changed_mapper_is_swapped_in(void **state)
+{
+    struct home home;
+    struct rf_blobref ref;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    set_mapper(&home, 1, "lines", lines);
+    put(&home, "{\"title\":\"one\",\"n\":1}", &ref);
+    put(&home, "#lines\n{\"title\":\"a\",\"n\":10}\n{\"title\":\"b\",\"n\":20}\n", &ref);
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num) from notes"), 31);
+    set_mapper(&home, 0, "notes", notes_v2); /* parts reach it through the splitter's edges */
+    put(&home, "{\"title\":\"two\",\"n\":2}", &ref);
+    run(&home);
+    assert_int_equal(number(&home, "select sum(twice) from notes"), 66);
+    assert_int_equal(number(&home, "select count(*) from refuge_parts"), 2);
+    verify(&home);
+    home.mapper_count = 1; /* the splitter leaves: its parts go with it */
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num) from notes"), 3);
+    assert_int_equal(number(&home, "select count(*) from sqlite_schema where name = 'files'"), 0);
+    verify(&home);
+    home_close(&home);
+}
+
+static void a_part_lives_while_something_reaches_it(void **state)
+{
+    struct home home;
+    struct rf_blobref first, second;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    set_mapper(&home, 1, "lines", lines);
+    put(&home, "#lines\n{\"title\":\"a\",\"n\":1}\n{\"title\":\"b\",\"n\":2}\n{\"title\":\"a\",\"n\":1}\n",
+        &first);
+    put(&home, "#lines\n{\"title\":\"b\",\"n\":2}\n{\"title\":\"c\",\"n\":4}\n", &second);
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from notes"), 3); /* equal parts once */
+    assert_int_equal(number(&home, "select sum(num) from notes"), 7);
+    delete(&home, &first);
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num) from notes"), 6);
+    verify(&home);
+    delete(&home, &second);
+    put(&home, "#lines\n{\"title\":\"c\",\"n\":4}\n", &first); /* goes and comes in one batch */
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num) from notes"), 4);
+    verify(&home);
+    home_close(&home);
+}
+
+static void needs_park_and_wake(void **state)
+{
+    static const char text[] =
+        "return { name = 'joined', match = { media = { 'application/json' } },\n"
+        "  tables = { joined = { columns = { 'size int' } } },\n"
+        "  map = function(blob, emit)\n"
+        "    local d = blob:json()\n"
+        "    if d.needs then emit.joined { size = blob:need(d.needs).size } end\n"
+        "  end }\n";
+    struct home home;
+    struct rf_blobref ref, needed;
+    char needed_text[RF_BLOBREF_SIZE], json[200];
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "joined", text);
+    rf_blobref_of(&needed, rf_bytes_text("what is needed"));
+    rf_blobref_format(&needed, needed_text);
+    snprintf(json, sizeof json, "{\"needs\":\"%s\"}", needed_text);
+    put(&home, json, &ref);
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from joined"), 0);
+    verify(&home);
+    put(&home, "what is needed", &needed);
+    run(&home);
+    assert_int_equal(number(&home, "select size from joined"), 14);
+    verify(&home);
+    delete(&home, &needed);
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from joined"), 0);
+    verify(&home);
+    put(&home, "what is needed", &needed);
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from joined"), 1);
+    verify(&home);
+    home_close(&home);
+}
+
+static void slow_calls_end_in_rows(void **state)
+{
+    static const char text[] =
+        "return { name = 'busy', match = { media = { 'application/json' } },\n"
+        "  tables = { busy = { columns = { 'num int' } } },\n"
+        "  limits = { cpu_ms = 60000 },\n"
+        "  map = function(blob, emit)\n"
+        "    local d, x = blob:json(), 0\n"
+        "    if d.n % 20 == 7 then for i = 1, 4e8 do x = (x + i) % 7 end end\n"
+        "    emit.busy { num = d.n + 0 * x }\n"
+        "  end }\n";
+    struct home home;
+    struct rf_blobref ref;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "busy", text);
+    for (int i = 0; i < 60; i++) {
+        char json[100];
+
+        snprintf(json, sizeof json, "{\"n\":%d}", i);
+        put(&home, json, &ref);
+    }
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from busy"), 60);
+    assert_int_equal(number(&home, "select count(*) from refuge_parks"), 0);
+    home_close(&home);
+}
+
+static void file_blobs_are_items_of_their_own(void **state)
+{
+    static const char text[] =
+        "return { name = 'named', on = 'file',\n"
+        "  tables = { named = { columns = { 'name text', 'size int', 'head text' } } },\n"
+        "  map = function(blob, emit)\n"
+        "    emit.named { name = blob.name, size = blob.size, head = blob:sub(1, 5) }\n"
+        "  end }\n";
+    struct home home;
+    struct rf_put_file_result one, two;
+    char path[400];
+    FILE *file;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "named", text);
+    snprintf(path, sizeof path, "%s/content", home.path);
+    file = fopen(path, "w");
+    for (int i = 0; i < 300000; i++) /* 6.3 MB: several chunks, read by range */
+        fprintf(file, "line %d of the content\n", i % 1000);
+    fclose(file);
+    OK(rf_put_file(home.store, path, "first.txt", &one, err));
+    OK(rf_put_file(home.store, path, "second.txt", &two, err));
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from named where head = 'line '"), 2);
+    assert_int_equal(number(&home, "select count(distinct size) from named"), 1);
+    verify(&home);
+    delete(&home, &one.ref);
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from named where name = 'first.txt'"), 0);
+    assert_int_equal(number(&home, "select count(*) from named"), 1);
+    verify(&home);
+    home_close(&home);
+}
+
+static void rebuild_gives_the_same(void **state)
+{
+    struct home home;
+    struct rf_index_options options;
+    struct rf_blobref ref;
+    char before[65], after[65];
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    set_mapper(&home, 1, "lines", lines);
+    for (int i = 0; i < 30; i++) {
+        char text[200];
+
+        snprintf(text, sizeof text, "#lines\n{\"title\":\"t%d\",\"n\":%d}\n{\"title\":\"x\",\"n\":5}",
+                 i, i);
+        put(&home, text, &ref);
+    }
+    run(&home);
+    OK(rf_query_digest(home.sink_url, before, err));
+    options = index_options(&home);
+    options.rebuild = true;
+    run_with(&home, &options);
+    OK(rf_query_digest(home.sink_url, after, err));
+    assert_string_equal(before, after);
+    verify(&home);
+    home_close(&home);
+}
+
+/* ---- random histories ---- */
+
+#define WORDS 40 /* distinct documents a history draws from */
+
+struct model {
+    bool there[WORDS];
+    struct rf_blobref refs[WORDS];
+};
+
+static uint64_t next_random(uint64_t *random)
+{
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    return *random;
+}
+
+/* Document k: even ones are a note; odd ones are lines, some of them equal to notes and to lines
+ * of others. */
+static void document(int k, char out[400])
+{
+    if (k % 2 == 0)
+        snprintf(out, 400, "{\"title\":\"note %d\",\"n\":%d}", k, k);
+    else
+        snprintf(out, 400, "#lines\n{\"title\":\"note %d\",\"n\":%d}\n{\"title\":\"part %d\",\"n\":%d}\n",
+                 k - 1, k - 1, k / 4, 100 + k / 4);
+}
+
+/* What `notes` must hold: items are a bare note, a part equal to it by bytes (its own item), and
+ * parts shared by two documents. */
+static void expect(const struct model *model, int64_t *rows, int64_t *sum)
+{
+    bool part_note[WORDS] = {false}, part[WORDS] = {false};
+
+    *rows = *sum = 0;
+    for (int k = 0; k < WORDS; k++) {
+        if (!model->there[k])
+            continue;
+        if (k % 2 == 0) {
+            *rows += 1;
+            *sum += k;
+        } else {
+            part_note[k - 1] = true;
+            part[k / 4] = true;
+        }
+    }
+    for (int k = 0; k < WORDS; k++) {
+        *rows += part_note[k] + part[k];
+        *sum += part_note[k] * k + part[k] * (100 + k);
+    }
+}
+
+static void history(uint64_t seed)
+{
+    struct home home;
+    struct model model = {0};
+    uint64_t random = seed * 0x9e3779b97f4a7c15u + 1;
+    int version = 1;
+    int64_t rows, sum;
+
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    set_mapper(&home, 1, "lines", lines);
+    for (int step = 0; step < 60; step++) {
+        int k = (int)(next_random(&random) % WORDS);
+        char text[400];
+
+        document(k, text);
+        switch (next_random(&random) % 10) {
+        case 0: case 1: case 2: case 3: case 4:
+            put(&home, text, &model.refs[k]);
+            model.there[k] = true;
+            break;
+        case 5: case 6: case 7:
+            if (model.there[k])
+                delete(&home, &model.refs[k]);
+            model.there[k] = false;
+            break;
+        case 8:
+            run(&home);
+            expect(&model, &rows, &sum);
+            assert_int_equal(number(&home, "select count(*) from notes"), rows);
+            assert_int_equal(number(&home, "select coalesce(sum(num), 0) from notes"), sum);
+            break;
+        case 9:
+            version = 3 - version;
+            set_mapper(&home, 0, "notes", version == 1 ? notes_v1 : notes_v2);
+            break;
+        }
+    }
+    run(&home);
+    expect(&model, &rows, &sum);
+    assert_int_equal(number(&home, "select count(*) from notes"), rows);
+    assert_int_equal(number(&home, "select coalesce(sum(num), 0) from notes"), sum);
+    verify(&home);
+    home_close(&home);
+}
+
+static void random_histories_end_equal(void **state)
+{
+    const char *given = getenv("REFUGE_TEST_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+
+    (void)state;
+    for (int i = 0; i < (given ? 1 : 3); i++) {
+        print_message("history of REFUGE_TEST_SEED=%" PRIu64 "\n", seed + (uint64_t)i);
+        history(seed + (uint64_t)i);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_follow_puts_and_deletes),
+        cmocka_unit_test(a_failing_call_costs_itself_only),
+        cmocka_unit_test(a_changed_mapper_is_swapped_in),
+        cmocka_unit_test(a_part_lives_while_something_reaches_it),
+        cmocka_unit_test(needs_park_and_wake),
+        cmocka_unit_test(slow_calls_end_in_rows),
+        cmocka_unit_test(file_blobs_are_items_of_their_own),
+        cmocka_unit_test(rebuild_gives_the_same),
+        cmocka_unit_test(random_histories_end_equal),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
