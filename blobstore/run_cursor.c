@@ -232,7 +232,7 @@ enum rf_status rf_run_merge(int dir, const char *name, struct rf_run *const *run
     struct rf_run_writer *writer = NULL;
     struct rf_run_entry entry;
     enum rf_status status;
-    size_t source_count;
+    size_t source_count = 0;
 
     if ((status = join_sources(runs, count, &sources, &source_count, err)) != RF_OK ||
         (status = rf_run_cursor_open(&cursor, runs, count, NULL, err)) != RF_OK ||
