@@ -161,7 +161,7 @@ static bool close_frame(struct parser *parser)
 {
     struct frame *frame = &parser->frames[--parser->depth];
     size_t count = parser->count - frame->first;
-    const struct rf_json *items = parser->values + frame->first;
+    const struct rf_json *items = count ? parser->values + frame->first : NULL;
     bool twice;
 
     if (frame->value.type == RF_JSON_OBJECT) {
