@@ -120,7 +120,7 @@ static int tell_totals(struct rf_cli *cli, const struct rf_index_home *index,
     rf_summary_int(cli, "sink_us", (int64_t)totals->sink_us);
     rf_summary_int(cli, "feed_us", (int64_t)totals->feed_us);
     rf_say(cli, "index '%s' %s: %llu items and %llu rows in this run", index->name,
-           stopped ? "stopped before its end" : "is up to date", (unsigned long long)totals->items,
+           stopped ? "stopped" : "is up to date", (unsigned long long)totals->items,
            (unsigned long long)totals->rows);
     if (aside)
         rf_say(cli, "%llu set aside; 'refuge index errors' says why", (unsigned long long)aside);
@@ -141,9 +141,10 @@ static enum rf_status open_index(struct rf_cli *cli, struct rf_index_options *op
 
     if (status != RF_LOCKED)
         return status;
-    if (wait_s == 0)
-        return rf_error_context(err, status, "cannot run index '%s' ('--wait SECONDS' waits)",
-                                options->name);
+    if (wait_s == 0) {
+        rf_say(cli, "'--wait SECONDS' waits for the other process");
+        return status;
+    }
     rf_say(cli, "%s; waiting up to %llu s", err->message, (unsigned long long)wait_s);
     rf_error_clear(err);
     options->lock_timeout_ms = wait_s > INT32_MAX / 1000 ? INT32_MAX : (int)wait_s * 1000;

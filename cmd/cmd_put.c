@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <fts.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,7 +296,23 @@ static void walk(struct put *put, const char *path)
 
 /* ---- standard input ---- */
 
-static enum rf_status copy_stdin(struct rf_upload *upload, uint64_t *size, struct rf_error *err)
+/* Wait for input; a signal ends the wait, so that it can be answered. */
+static enum rf_status wait_stdin(struct put *put, uint64_t size)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    struct rf_progress progress = put->progress;
+
+    progress.bytes += size;
+    do {
+        rf_progress_show(put->cli, &progress);
+        if (rf_stop_asked())
+            return RF_CANCELLED;
+    } while (poll(&input, 1, -1) < 0 && errno == EINTR);
+    return RF_OK;
+}
+
+static enum rf_status copy_stdin(struct put *put, struct rf_upload *upload, uint64_t *size,
+                                 struct rf_error *err)
 {
     uint8_t *block = malloc(STDIN_BLOCK);
     enum rf_status status = RF_OK;
@@ -303,15 +320,17 @@ static enum rf_status copy_stdin(struct rf_upload *upload, uint64_t *size, struc
     if (!block)
         abort();
     while (status == RF_OK) {
-        ssize_t got = read(STDIN_FILENO, block, STDIN_BLOCK);
+        ssize_t got;
 
-        if (rf_stop_asked()) {
-            status = RF_CANCELLED;
-        } else if (got > 0) {
+        status = wait_stdin(put, *size);
+        if (status)
+            break;
+        got = read(STDIN_FILENO, block, STDIN_BLOCK);
+        if (got == 0)
+            break;
+        if (got > 0) {
             status = rf_upload_write(upload, rf_bytes(block, (size_t)got), err);
             *size += (uint64_t)got;
-        } else if (got == 0) {
-            break;
         } else if (errno != EINTR) {
             status = rf_error_errno(err, RF_IO, errno, "cannot read standard input");
         }
@@ -338,7 +357,7 @@ static void put_stdin(struct put *put)
     drain(put, 0);
     status = rf_upload_open(&upload, put->store, &err);
     if (status == RF_OK)
-        status = copy_stdin(upload, &size, &err);
+        status = copy_stdin(put, upload, &size, &err);
     if (status == RF_OK)
         status = rf_upload_commit(upload, NULL, false, &ref, &outcome, &err);
     rf_upload_close(upload);
