@@ -16,6 +16,7 @@
 
 #include "blobstore/disk.h"
 #include "blobstore/large.h"
+#include "core/control.h"
 
 uint64_t rf_disk_seed(const struct rf_disk *disk)
 {
@@ -284,13 +285,28 @@ static void disk_close(struct rf_store *base)
     free(disk);
 }
 
+/* The store's own name must survive a power cut before anything in it is promised. Also when the
+ * folder was there: whoever made it may have ended before this. */
+static enum rf_status sync_name(struct rf_disk *disk, struct rf_error *err)
+{
+    int parent = openat(disk->dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool synced = parent >= 0 && (!RF_SAFEGUARD("store-folder-fsync") || fsync(parent) == 0);
+    int saved = errno;
+
+    if (parent >= 0)
+        close(parent);
+    if (synced)
+        return RF_OK;
+    return rf_error_errno(err, RF_IO, saved, "cannot make the name of '%s' durable", disk->path);
+}
+
 static enum rf_status open_folder(struct rf_disk *disk, bool create, struct rf_error *err)
 {
     if (create && mkdir(disk->path, 0700) != 0 && errno != EEXIST)
         return rf_error_errno(err, RF_IO, errno, "cannot make blob store '%s'", disk->path);
     disk->dir = open(disk->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (disk->dir >= 0)
-        return RF_OK;
+        return create ? sync_name(disk, err) : RF_OK;
     if (errno == ENOENT || errno == ENOTDIR)
         return rf_error_set(err, RF_NOT_FOUND, "there is no store in '%s'", disk->path);
     return rf_error_errno(err, errno == EACCES ? RF_DENIED : RF_IO, errno,

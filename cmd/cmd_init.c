@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cmd/settings.h"
+#include "core/control.h"
 
 struct init {
     struct rf_cli *cli;
@@ -16,13 +17,33 @@ struct init {
     unsigned made;
 };
 
+/* The name of a new folder or file survives a power cut once its folder is synced. A folder that
+ * may not be read cannot be synced by us; its file system decides then. */
+static void sync_folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd = -1;
+
+    if (folder && RF_SAFEGUARD("home-folder-fsync"))
+        fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    free(folder);
+}
+
 static bool make_folder(struct init *init, const char *path, int *code)
 {
     struct stat st;
 
     if (stat(path, &st) == 0) {
-        if (S_ISDIR(st.st_mode))
+        if (S_ISDIR(st.st_mode)) {
+            if (!init->dry_run) /* an earlier init may have ended between making and syncing */
+                sync_folder_of(path);
             return true;
+        }
         *code = rf_fail_with(init->cli, RF_EXIT_FAILED, "cannot make folder '%s': a file is in its "
                              "place", path);
         return false;
@@ -32,8 +53,10 @@ static bool make_folder(struct init *init, const char *path, int *code)
         rf_say(init->cli, "would make '%s'", path);
         return true;
     }
-    if (mkdir(path, 0700) == 0)
+    if (mkdir(path, 0700) == 0) {
+        sync_folder_of(path);
         return true;
+    }
     *code = rf_fail_with(init->cli, errno == EACCES || errno == EPERM ? RF_EXIT_ACCESS
                          : RF_EXIT_FAILED, "cannot make folder '%s': %s", path, strerror(errno));
     return false;
@@ -47,7 +70,9 @@ static bool make_parents(struct init *init, const char *path, int *code)
 
     for (char *at = strchr(copy + 1, '/'); at && ok; at = strchr(at + 1, '/')) {
         *at = '\0';
-        if (!init->dry_run && mkdir(copy, 0755) && errno != EEXIST) {
+        if (!init->dry_run && mkdir(copy, 0755) == 0) {
+            sync_folder_of(copy);
+        } else if (!init->dry_run && errno != EEXIST) {
             *code = rf_fail_with(init->cli, errno == EACCES || errno == EPERM ? RF_EXIT_ACCESS
                                  : RF_EXIT_FAILED, "cannot make folder '%s': %s", copy,
                                  strerror(errno));
@@ -70,7 +95,9 @@ static bool write_new(const char *path, struct rf_bytes bytes)
     if (fd >= 0) {
         ok = write(fd, bytes.data, bytes.size) == (ssize_t)bytes.size && fsync(fd) == 0;
         ok = close(fd) == 0 && ok && rename(temporary, path) == 0;
-        if (!ok) {
+        if (ok) {
+            sync_folder_of(path);
+        } else {
             int saved = errno;
 
             unlink(temporary);
@@ -129,17 +156,6 @@ static bool make_store(struct init *init, int *code)
     return true;
 }
 
-/* The new names in the home must survive a power cut. */
-static void sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        (void)fsync(fd);
-        close(fd);
-    }
-}
-
 int cmd_init(struct rf_cli *cli)
 {
     struct init init = {.cli = cli, .dry_run = rf_args_flag(&cli->args, "dry-run")};
@@ -154,8 +170,6 @@ int cmd_init(struct rf_cli *cli)
         return code;
     if (!make_store(&init, &code))
         return code;
-    if (!init.dry_run)
-        sync_folder(home->path);
     rf_out_printf(cli, "%s\n", home->path);
     rf_summary_text(cli, "home", home->path);
     rf_summary_int(cli, "made", init.made);

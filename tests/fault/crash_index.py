@@ -39,7 +39,9 @@ class Step:
         self.name, self.arguments, self.breakable, self.want = name, arguments, breakable, want
 
     def run(self, bench, **how):
-        arguments = [bench.known.get(word, word) for word in self.arguments]
+        arguments = self.arguments
+        if arguments[0] == "delete":
+            arguments = [bench.known.get(word, word) for word in arguments]
         return bench.run(*arguments, faulty=True, **how)
 
 
