@@ -16,6 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SEGMENT_BYTES_MIN (64ull << 10)
+#define SEGMENT_BYTES_MAX (2ull << 30) /* offsets in lookup runs have 32 bits */
+
 static const struct rf_store_ops *const backends[] = {
     &rf_store_disk_ops,
     &rf_store_memory_ops,
@@ -31,9 +34,10 @@ enum rf_status rf_store_open(struct rf_store **out, const char *url,
 
     if (!options)
         options = &defaults;
-    if (options->segment_bytes && options->segment_bytes < (64u << 10))
-        return rf_error_set(err, RF_INVALID, "segment_bytes of %" PRIu64 " is below 65536",
-                            options->segment_bytes);
+    if (options->segment_bytes && (options->segment_bytes < SEGMENT_BYTES_MIN ||
+                                   options->segment_bytes > SEGMENT_BYTES_MAX))
+        return rf_error_set(err, RF_INVALID, "segment_bytes is %" PRIu64 ", not within %llu-%llu",
+                            options->segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
         if (url[scheme] == ':' && strlen(backends[i]->name) == scheme &&
             memcmp(url, backends[i]->name, scheme) == 0)

@@ -1,9 +1,7 @@
 /*
  * blobstore_disk.c - the store on disk: opening, closing, and what ties its parts together
  *
- * disk.h says what the folder holds and which order makes an acknowledgement true. A writer's
- * published state lives in memory and is copied to the head; a reader's comes from the head, and
- * without a sound head it sees the sealed segments only.
+ * disk.h says what the folder holds and which order makes an acknowledgement true.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +13,6 @@
 #include <xxhash.h>
 
 #include "blobstore/disk.h"
-#include "blobstore/large.h"
 #include "core/control.h"
 
 uint64_t rf_disk_seed(const struct rf_disk *disk)
@@ -34,113 +31,12 @@ void rf_disk_end(const struct rf_head_state *state, struct rf_log_end *out)
                                .segment_end = state->segment_end};
 }
 
-/* ---- a reader's view ---- */
-
-/* Follow a head that was made anew, or appeared. Caller holds the lock. */
-static void renew_locked(struct rf_disk *disk)
+void rf_disk_raise_epoch(struct rf_disk *disk)
 {
-    struct rf_head *head = NULL;
-
-    if (disk->head && rf_head_is_current(disk->head, disk->dir))
-        return;
-    if (rf_head_open(&head, disk->dir, false, rf_disk_seed(disk), NULL) != RF_OK)
-        return;
-    for (size_t i = 0; disk->head && i < RF_DISK_OLD_HEADS; i++) {
-        if (disk->old_heads[i])
-            continue;
-        disk->old_heads[i] = disk->head;
-        __atomic_store_n(&disk->head, head, __ATOMIC_RELEASE);
-        return;
-    }
-    if (disk->head)
-        rf_head_close(head); /* replaced too often: stay with what we have */
-    else
-        __atomic_store_n(&disk->head, head, __ATOMIC_RELEASE);
-}
-
-void rf_disk_renew_head(struct rf_disk *disk)
-{
-    if (disk->base.writable)
-        return;
     pthread_mutex_lock(&disk->lock);
-    renew_locked(disk);
+    disk->state.epoch++;
+    rf_head_publish(disk->head, &disk->state);
     pthread_mutex_unlock(&disk->lock);
-}
-
-/* What can be said without a head: everything before the last segment is durable. */
-static void sealed_state(struct rf_disk *disk, struct rf_head_state *out)
-{
-    size_t count = rf_log_dir_count(&disk->log);
-    struct rf_log_place last = {.first = 1};
-
-    if (count > 0)
-        rf_log_dir_at(&disk->log, count - 1, &last);
-    *out = (struct rf_head_state){.seq = last.first - 1, .segment_first = last.first,
-                                  .segment_attempt = last.attempt};
-}
-
-static enum rf_status catch_up(struct rf_disk *disk, const struct rf_head_state *state,
-                               struct rf_error *err)
-{
-    struct rf_log_end end;
-    struct rf_walked walked;
-    enum rf_status status = RF_OK;
-
-    rf_disk_end(state, &end);
-    while (status == RF_OK) {
-        struct rf_error cause = {0};
-        struct rf_entry entry;
-        status = rf_walk_next(&disk->tail, &end, &walked, &cause);
-        if (status == RF_CORRUPT) {
-            status = RF_OK; /* a read or a feed that comes here reports it */
-            continue;
-        }
-        if (status == RF_OK)
-            status = rf_lookup_reserve(&disk->lookup, 1, &cause);
-        if (status == RF_OK) {
-            rf_entry_of(&entry, &walked.at.record, walked.first, walked.at.offset);
-            rf_lookup_add(&disk->lookup, &entry, 1);
-        } else if (status != RF_END) {
-            rf_error_set(err, status, "%s", cause.message);
-        }
-    }
-    return status == RF_END ? RF_OK : status;
-}
-
-static enum rf_status refresh(struct rf_disk *disk, struct rf_error *err)
-{
-    struct rf_head_state state;
-    enum rf_status status = RF_OK;
-    uint32_t word;
-
-    if (!disk->head)
-        renew_locked(disk);
-    word = disk->head ? rf_head_word(disk->head) : 0;
-    if (!disk->head || !rf_head_read(disk->head, &state)) {
-        status = rf_log_dir_list(&disk->log, err);
-        sealed_state(disk, &state);
-    }
-    if (status == RF_OK && state.seq >= disk->state.seq) {
-        status = catch_up(disk, &state, err);
-        if (status == RF_OK)
-            disk->state = state;
-    }
-    disk->seen_word = word;
-    return status;
-}
-
-enum rf_status rf_disk_state(struct rf_disk *disk, struct rf_head_state *out,
-                             struct rf_error *err)
-{
-    enum rf_status status = RF_OK;
-    struct rf_head *head = rf_disk_head(disk);
-
-    pthread_mutex_lock(&disk->lock);
-    if (!disk->base.writable && (!head || rf_head_word(head) != disk->seen_word))
-        status = refresh(disk, err);
-    *out = disk->state;
-    pthread_mutex_unlock(&disk->lock);
-    return status;
 }
 
 /* ---- the table's functions that are short ---- */
@@ -238,44 +134,56 @@ static enum rf_status disk_info(struct rf_store *base, struct rf_store_info *out
 
 /* ---- open and close ---- */
 
-static void publish_state(struct rf_disk *disk, const struct rf_commit_point *point, bool clean)
+static void publish_state(struct rf_disk *disk, const struct rf_commit_point *point)
 {
-    disk->state = (struct rf_head_state){
-        .seq = point->next_seq - 1,
-        .chain = point->chain,
-        .segment_first = point->place.first,
-        .segment_attempt = point->place.attempt,
-        .segment_end = point->end,
-        .epoch = disk->state.epoch,
-        .blobs = point->blobs,
-        .bytes = point->bytes,
-        .clean = clean,
-    };
+    pthread_mutex_lock(&disk->lock);
+    disk->state.seq = point->next_seq - 1;
+    disk->state.chain = point->chain;
+    disk->state.has_chain = true;
+    disk->state.segment_first = point->place.first;
+    disk->state.segment_attempt = point->place.attempt;
+    disk->state.segment_end = point->end;
+    disk->state.blobs = point->blobs;
+    disk->state.bytes = point->bytes;
+    disk->state.epoch++;
     rf_head_publish(disk->head, &disk->state);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+/* Commit what was submitted, give the log's tail to a run, and say that nothing is unfinished. */
+static void stop_writing(struct rf_disk *disk)
+{
+    struct rf_commit_point point;
+    bool closed = true;
+
+    if (disk->committer) {
+        rf_committer_close(disk->committer, &point);
+        if (rf_lookup_flush(&disk->lookup, point.next_seq - 1, NULL) != RF_OK)
+            closed = false; /* the next writer reads the tail again */
+    }
+    rf_maintain_close(disk->maintain);
+    if (disk->committer)
+        publish_state(disk, &point);
+    /* A removed large payload whose unlink is not durable would come back unnamed. */
+    if (!disk->opened || fsync(disk->large_dir) != 0 || rf_head_sync(disk->head, NULL) != RF_OK)
+        closed = false;
+    rf_identity_unlock(disk, closed);
 }
 
 static void disk_close(struct rf_store *base)
 {
     struct rf_disk *disk = (struct rf_disk *)base;
 
-    if (disk->committer) {
-        struct rf_commit_point point;
-        rf_committer_close(disk->committer, &point);
-        /* A removed large payload whose unlink is not durable would come back unnamed. */
-        publish_state(disk, &point, fsync(disk->large_dir) == 0);
-        if (rf_head_sync(disk->head, NULL) != RF_OK)
-            errno = 0; /* the next writer recovers as after a crash */
-    }
-    rf_walk_release(&disk->tail);
-    rf_lookup_release(&disk->lookup);
+    stop_writing(disk);
+    if (disk->caught_up)
+        rf_walk_release(&disk->tail);
+    rf_lookup_close(&disk->lookup);
     rf_log_dir_release(&disk->log);
     rf_head_close(disk->head);
     for (size_t i = 0; i < RF_DISK_OLD_HEADS; i++)
         rf_head_close(disk->old_heads[i]);
     if (disk->large_dir >= 0)
         close(disk->large_dir);
-    if (disk->lock_fd >= 0)
-        close(disk->lock_fd);
     if (disk->dir >= 0)
         close(disk->dir);
     pthread_mutex_destroy(&disk->lock);
@@ -325,33 +233,51 @@ static enum rf_status open_part(struct rf_disk *disk, const char *name, bool wri
     return RF_OK;
 }
 
-static enum rf_status open_parts(struct rf_disk *disk, bool writing, struct rf_error *err)
+static enum rf_status open_log(struct rf_disk *disk, bool writing, struct rf_error *err)
 {
+    struct rf_log_place oldest = {.first = 1};
     enum rf_status status;
     int fd = -1;
 
-    status = open_part(disk, "large", writing, &disk->large_dir, err);
-    if (status == RF_OK)
-        status = open_part(disk, "log", writing, &fd, err);
+    status = open_part(disk, "log", writing, &fd, err);
     if (status == RF_OK)
         status = rf_log_dir_init(&disk->log, fd, err);
     disk->log.salt = disk->salt;
+    if (status == RF_OK)
+        status = open_part(disk, "run", writing, &fd, err);
     if (status != RF_OK)
         return status;
-    return rf_head_open(&disk->head, disk->dir, writing, rf_disk_seed(disk), writing ? err : NULL);
+    /* Without any segment, runs speak of nothing. */
+    if (!rf_log_dir_at(&disk->log, 0, &oldest))
+        oldest.first = UINT64_MAX;
+    status = rf_lookup_open(&disk->lookup, fd, &disk->log, oldest.first, disk->run_bytes, err);
+    if (oldest.first == UINT64_MAX)
+        disk->lookup.oldest = 1;
+    return status;
 }
 
 static enum rf_status start_writing(struct rf_disk *disk, struct rf_error *err)
 {
     struct rf_commit_point point;
-    enum rf_status status = rf_disk_recover(disk, &point, err);
+    uint64_t strays = 0;
+    enum rf_status status =
+        rf_head_open(&disk->head, disk->dir, true, rf_disk_seed(disk), err);
 
+    if (status == RF_OK)
+        status = rf_disk_recover(disk, &point, err);
+    if (status == RF_OK && !disk->was_closed)
+        status = rf_disk_sweep(disk, true, &strays, err);
+    if (status == RF_OK)
+        status = rf_runs_sweep(disk->lookup.runs, disk->lookup.dir, &strays, err);
     if (status != RF_OK)
         return status;
-    publish_state(disk, &point, false);
+    publish_state(disk, &point);
     status = rf_head_sync(disk->head, err);
     if (status == RF_OK)
+        status = rf_maintain_open(&disk->maintain, disk, err);
+    if (status == RF_OK)
         status = rf_committer_open(&disk->committer, disk, &point, err);
+    disk->opened = status == RF_OK;
     return status;
 }
 
@@ -371,15 +297,12 @@ static enum rf_status open_store(struct rf_disk *disk, const struct rf_store_opt
     else if (status == RF_OK)
         status = rf_identity_load(disk, writing, err);
     if (status == RF_OK)
-        status = open_parts(disk, writing, err);
-    if (!writing && (status == RF_NOT_FOUND || status == RF_IO) && disk->log.fd >= 0)
-        status = RF_OK; /* without a head: the sealed segments */
+        status = open_part(disk, "large", writing, &disk->large_dir, err);
+    if (status == RF_OK)
+        status = open_log(disk, writing, err);
     if (status != RF_OK)
         return status;
-    rf_walk_init(&disk->tail, &disk->log, 1, true);
-    if (writing)
-        return start_writing(disk, err);
-    return rf_disk_state(disk, &state, err);
+    return writing ? start_writing(disk, err) : rf_disk_state(disk, &state, err);
 }
 
 static enum rf_status disk_open(struct rf_store **out, const char *path,
@@ -396,14 +319,14 @@ static enum rf_status disk_open(struct rf_store **out, const char *path,
     }
     disk->base.ops = &rf_store_disk_ops;
     disk->base.writable = options->mode != RF_STORE_READ;
-    disk->dir = disk->large_dir = disk->lock_fd = disk->log.fd = -1;
+    disk->dir = disk->large_dir = disk->lock_fd = disk->log.fd = disk->lookup.dir = -1;
     disk->segment_bytes = options->segment_bytes ? options->segment_bytes : RF_DISK_SEGMENT_BYTES;
     disk->run_bytes = options->run_bytes ? options->run_bytes : RF_DISK_RUN_BYTES;
     pthread_mutex_init(&disk->lock, NULL);
     pthread_mutex_init(&disk->log.lock, NULL);
+    pthread_mutex_init(&disk->lookup.lock, NULL);
     pthread_mutex_init(&disk->claim_lock, NULL);
     pthread_cond_init(&disk->claim_free, NULL);
-    rf_lookup_init(&disk->lookup);
     status = open_store(disk, options, err);
     if (status != RF_OK)
         disk_close(&disk->base);

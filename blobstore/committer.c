@@ -18,6 +18,7 @@
 
 #define SLOT_SIZE (RF_LOG_ALIGN + RF_LOG_HEADER_SIZE) /* padding of the record before, header */
 #define BATCH_RECORDS 2048
+#define TAIL_RUNS_MAX 8 /* times run_bytes the tail may grow to when no run can be written */
 
 /* An act of the batch at hand. */
 struct planned {
@@ -47,7 +48,9 @@ struct rf_committer {
     size_t record_count, vector_count, padding;
     uint64_t size; /* bytes of the batch's records */
     uint64_t seq, chain, blobs, bytes; /* after the batch */
+    uint64_t dead;                     /* bytes of segments that its deletes made useless */
     struct rf_table pending; /* what the batch does, by ref */
+    uint64_t flush_at;       /* bytes of tail at which the next run is made */
     int64_t now_us;
 };
 
@@ -182,6 +185,8 @@ static void plan_delete(struct rf_committer *committer, struct rf_act *act,
     planned->needs_batch = true;
     if (was->size > RF_BLOB_INLINE_MAX)
         planned->gone_life = was->life;
+    else
+        committer->dead += was->size;
     committer->blobs--;
     committer->bytes -= record.size;
     add_record(committer, act, &record);
@@ -210,7 +215,7 @@ static void begin_batch(struct rf_committer *committer)
 
     committer->planned_count = committer->record_count = committer->vector_count = 0;
     committer->padding = 0;
-    committer->size = 0;
+    committer->size = committer->dead = 0;
     committer->seq = point->next_seq - 1;
     committer->chain = point->chain;
     committer->blobs = point->blobs;
@@ -229,7 +234,7 @@ static void publish(struct rf_committer *committer)
     point->chain = committer->chain;
     point->blobs = committer->blobs;
     point->bytes = committer->bytes;
-    rf_lookup_add(&disk->lookup, committer->entries, committer->record_count);
+    rf_lookup_add(&disk->lookup, committer->entries, committer->record_count, committer->size);
     pthread_mutex_lock(&disk->lock);
     disk->state.seq = committer->seq;
     disk->state.chain = committer->chain;
@@ -238,7 +243,7 @@ static void publish(struct rf_committer *committer)
     disk->state.segment_end = point->end;
     disk->state.blobs = point->blobs;
     disk->state.bytes = point->bytes;
-    disk->state.clean = false;
+    disk->state.dead += committer->dead;
     rf_head_publish(disk->head, &disk->state);
     pthread_mutex_unlock(&disk->lock);
 }
@@ -259,13 +264,38 @@ static void answer_all(struct rf_committer *committer, enum rf_status status,
     }
 }
 
+/* Move the lookup's tail into a run when it is long. A failure is told only when the tail has
+ * become too long to go on. */
+static enum rf_status flush_tail(struct rf_committer *committer, struct rf_error *err)
+{
+    struct rf_disk *disk = committer->disk;
+    uint64_t bytes = rf_lookup_tail_bytes(&disk->lookup);
+    struct rf_error cause = {0};
+
+    if (bytes < committer->flush_at)
+        return RF_OK;
+    if (rf_lookup_flush(&disk->lookup, committer->append.point.next_seq - 1, &cause) == RF_OK) {
+        committer->flush_at = disk->run_bytes;
+        rf_disk_raise_epoch(disk);
+        rf_maintain_poke(disk->maintain);
+        return RF_OK;
+    }
+    if (bytes >= disk->run_bytes * TAIL_RUNS_MAX)
+        return rf_error_set(err, RF_IO, "nothing is taken before a lookup run can be written: %s",
+                            cause.message);
+    committer->flush_at = bytes + disk->run_bytes;
+    return RF_OK;
+}
+
 /* Take acts off the list while they fit one batch of one segment, and commit them. */
 static void commit_some(struct rf_committer *committer, struct rf_act **list)
 {
     struct rf_error err = {0};
     uint64_t room = 0, first = RF_LOG_HEADER_SIZE + RF_LOG_ALIGN + (*list)->bytes.size;
-    enum rf_status status = rf_append_prepare(&committer->append, first, &room, &err);
+    enum rf_status status = flush_tail(committer, &err);
 
+    if (status == RF_OK)
+        status = rf_append_prepare(&committer->append, first, &room, &err);
     if (status == RF_OK)
         status = rf_lookup_reserve(&committer->disk->lookup, BATCH_RECORDS, &err);
     if (status == RF_OK)
@@ -322,6 +352,7 @@ static void *run(void *user)
             deletes += act->is_delete;
         while (list)
             commit_some(committer, &list);
+        (void)flush_tail(committer, NULL);
         pthread_mutex_lock(&committer->lock);
         committer->deletes -= deletes;
         pthread_mutex_unlock(&committer->lock);
@@ -413,6 +444,7 @@ enum rf_status rf_committer_open(struct rf_committer **out, struct rf_disk *disk
     memcpy(identity.uuid, disk->uuid, sizeof identity.uuid);
     committer->disk = disk;
     committer->last = &committer->first;
+    committer->flush_at = disk->run_bytes;
     pthread_mutex_init(&committer->lock, NULL);
     pthread_cond_init(&committer->work, NULL);
     pthread_cond_init(&committer->room, NULL);

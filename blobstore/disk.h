@@ -19,6 +19,7 @@
 #include "blobstore/head.h"
 #include "blobstore/log_dir.h"
 #include "blobstore/lookup.h"
+#include "blobstore/maintain.h"
 #include "blobstore/walk.h"
 
 #define RF_DISK_SEGMENT_BYTES (256ull << 20)
@@ -38,9 +39,13 @@ struct rf_disk {
     struct rf_head *head; /* a reader's may be NULL; read with rf_disk_head */
     struct rf_head *old_heads[RF_DISK_OLD_HEADS]; /* replaced; followers may still sleep on them */
     struct rf_committer *committer; /* of a writer */
+    struct rf_maintain *maintain;   /* of a writer */
+    bool was_closed;                /* the writer before left nothing unfinished */
+    bool opened;                    /* and neither do we, if closing goes well */
 
     pthread_mutex_t lock;       /* guards state; of a reader, also its catching up */
     struct rf_head_state state; /* what is published */
+    bool caught_up;             /* reader: state, lookup and tail have been filled once */
     uint32_t seen_word;         /* reader: head's word when it last caught up */
     struct rf_walk tail;        /* reader: how far the lookup's tail has come */
 
@@ -58,7 +63,7 @@ static inline struct rf_head *rf_disk_head(struct rf_disk *disk)
 uint64_t rf_disk_seed(const struct rf_disk *disk);
 uint64_t rf_disk_first_chain(const struct rf_disk *disk);
 
-/* What is published now. A reader's call also brings its lookup up to that. */
+/* reader.c: what is published now. A reader's call also brings its lookup up to that. */
 RF_MUST_USE enum rf_status rf_disk_state(struct rf_disk *disk, struct rf_head_state *out,
                                          struct rf_error *err);
 /* A reader looks whether 'head' is still the file it has mapped. */
@@ -70,6 +75,8 @@ RF_MUST_USE enum rf_status rf_identity_create(struct rf_disk *disk, struct rf_er
 RF_MUST_USE enum rf_status rf_identity_load(struct rf_disk *disk, bool mend, struct rf_error *err);
 RF_MUST_USE enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms,
                                             struct rf_error *err);
+/* closed: nothing is left unfinished. */
+void rf_identity_unlock(struct rf_disk *disk, bool closed);
 
 /* upload_disk.c */
 RF_MUST_USE enum rf_status rf_disk_large_open(struct rf_large **out, struct rf_store *store,
@@ -87,6 +94,9 @@ RF_MUST_USE enum rf_status rf_disk_large_commit(struct rf_large *large,
 void rf_disk_large_close(struct rf_large *large);
 /* Whether an upload of this ref is being committed. Caller holds claim_lock. */
 bool rf_disk_is_claimed(const struct rf_disk *disk, const struct rf_blobref *ref);
+
+/* Tell readers that runs or segments were replaced. */
+void rf_disk_raise_epoch(struct rf_disk *disk);
 
 /* recover.c: find the end of the log, drop what is torn, fill the lookup. *resume is where the
  * committer goes on. */
@@ -114,15 +124,18 @@ void rf_disk_feed_cursor(struct rf_feed *feed, struct rf_cursor *out);
 void rf_disk_feed_cancel(struct rf_feed *feed);
 
 /* verify.c, compact.c */
-/* Remove files of large payloads that no record names, and when temps is set (nobody uploads) what
- * unfinished uploads left. Counts what it removes, or would (remove false). */
-RF_MUST_USE enum rf_status rf_disk_sweep(struct rf_disk *disk, bool remove, bool temps,
-                                         uint64_t *count, struct rf_error *err);
+/* Remove files of large payloads that no record names; with temps (nobody uploads or compacts) also
+ * what unfinished work left. Adds to *count what it removes. */
+RF_MUST_USE enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,
+                                         struct rf_error *err);
 RF_MUST_USE enum rf_status rf_disk_verify(struct rf_store *store, struct rf_verify_report *out,
                                           void (*problem)(void *user, const char *line),
                                           void (*progress)(void *user, uint64_t done,
                                                            uint64_t total),
                                           void *user, struct rf_error *err);
+/* Look at all sealed segments once and copy those that are due. One caller at a time. */
+RF_MUST_USE enum rf_status rf_disk_compact_all(struct rf_disk *disk, uint64_t *freed,
+                                               struct rf_error *err);
 RF_MUST_USE enum rf_status rf_disk_compact(struct rf_store *store, uint64_t *freed,
                                            struct rf_error *err);
 

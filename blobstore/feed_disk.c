@@ -36,7 +36,7 @@ static enum rf_status chain_after(struct rf_disk *disk, const struct rf_head_sta
     struct rf_walk walk;
     enum rf_status status;
 
-    if (seq == state->seq) {
+    if (seq == state->seq && state->has_chain) {
         *chain = state->chain;
         return RF_OK;
     }

@@ -33,7 +33,7 @@ enum {
     SLOT_ATTEMPT_EPOCH,
     SLOT_BLOBS,
     SLOT_BYTES,
-    SLOT_CLEAN,
+    SLOT_DEAD,
     SLOT_WORD,
     SLOT_CHECK,
     SLOT_COUNT
@@ -147,7 +147,8 @@ bool rf_head_read(struct rf_head *head, struct rf_head_state *out)
         .epoch = (uint32_t)(slot[SLOT_ATTEMPT_EPOCH] >> 32),
         .blobs = slot[SLOT_BLOBS],
         .bytes = slot[SLOT_BYTES],
-        .clean = slot[SLOT_CLEAN] == 1,
+        .dead = slot[SLOT_DEAD],
+        .has_chain = true,
     };
     return true;
 }
@@ -168,7 +169,7 @@ void rf_head_publish(struct rf_head *head, const struct rf_head_state *state)
         [SLOT_ATTEMPT_EPOCH] = state->segment_attempt | (uint64_t)state->epoch << 32,
         [SLOT_BLOBS] = state->blobs,
         [SLOT_BYTES] = state->bytes,
-        [SLOT_CLEAN] = state->clean,
+        [SLOT_DEAD] = state->dead,
         [SLOT_WORD] = word,
     };
 

@@ -8,7 +8,7 @@
  *
  *    0 "rfhead01"      64 slot of even words     192 slot of odd words     4096 end
  *    8 u32 word        slot: u64 seq, chain, segment first, segment end, attempt | epoch << 32,
- *                            blobs, bytes, clean, word; u64 XXH3-64 of these, seeded by the store
+ *                            blobs, bytes, dead, word; u64 XXH3-64 of these, seeded by the store
  */
 #ifndef RF_BLOBSTORE_HEAD_H
 #define RF_BLOBSTORE_HEAD_H
@@ -23,7 +23,8 @@ struct rf_head_state {
     uint32_t segment_attempt;
     uint32_t epoch; /* raised when lookup runs or segments were replaced */
     uint64_t blobs, bytes; /* alive */
-    bool clean;     /* the writer closed the store and left nothing unfinished */
+    uint64_t dead;  /* bytes deleted from segments since they were last looked at for compaction */
+    bool has_chain; /* false: chain is not known (a reader without a sound head) */
 };
 
 struct rf_head;

@@ -21,6 +21,7 @@
 #define TEMP_NAME "store.json.tmp"
 #define TEXT_SIZE 256
 #define LOCK_STEP_MS 20
+#define CLOSED "closed\n" /* in 'lock' after a writer left nothing unfinished */
 
 static enum rf_status write_file(struct rf_disk *disk, struct rf_error *err)
 {
@@ -221,10 +222,25 @@ enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms, struct rf_
         nanosleep(&step, NULL);
         timeout_ms -= LOCK_STEP_MS;
     }
+    disk->was_closed = pread(disk->lock_fd, text, sizeof text, 0) == sizeof CLOSED - 1 &&
+                       memcmp(text, CLOSED, sizeof CLOSED - 1) == 0;
     command_name(command, sizeof command);
     size = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), command);
+    errno = ENOSPC;
     if (ftruncate(disk->lock_fd, 0) != 0 ||
-        pwrite(disk->lock_fd, text, (size_t)size, 0) != size)
-        errno = 0; /* the lock is held all the same; only the message for others is poorer */
+        pwrite(disk->lock_fd, text, (size_t)size, 0) != size || fsync(disk->lock_fd) != 0)
+        return rf_error_errno(err, RF_IO, errno, "cannot write '%s/lock'", disk->path);
     return RF_OK;
+}
+
+void rf_identity_unlock(struct rf_disk *disk, bool closed)
+{
+    if (disk->lock_fd < 0)
+        return;
+    if (closed && (ftruncate(disk->lock_fd, 0) != 0 ||
+                   pwrite(disk->lock_fd, CLOSED, sizeof CLOSED - 1, 0) != sizeof CLOSED - 1 ||
+                   fsync(disk->lock_fd) != 0))
+        errno = 0; /* the next writer looks for what a crash would have left */
+    close(disk->lock_fd);
+    disk->lock_fd = -1;
 }

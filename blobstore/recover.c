@@ -21,7 +21,6 @@
 #include "core/control.h"
 
 #define BEGIN_SPAN (RF_LOG_HEADER_SIZE + RF_LOG_BEGIN_SIZE)
-#define ENTRIES_AT_ONCE 256
 
 struct recovery {
     struct rf_disk *disk;
@@ -145,8 +144,12 @@ static enum rf_status take(struct recovery *r, const struct rf_scanned *found, u
         return RF_OK;
     rf_entry_of(&entry, &found->record, first, found->offset);
     status = rf_lookup_reserve(&r->disk->lookup, 1, err);
-    if (status == RF_OK)
-        rf_lookup_add(&r->disk->lookup, &entry, 1);
+    if (status != RF_OK)
+        return status;
+    rf_lookup_add(&r->disk->lookup, &entry, 1, rf_log_span(&found->record));
+    /* What was read is durable (settle), so a run may say so. Bounds the memory of a recovery. */
+    if (rf_lookup_tail_bytes(&r->disk->lookup) >= r->disk->run_bytes)
+        status = rf_lookup_flush(&r->disk->lookup, found->record.seq, err);
     return status;
 }
 
@@ -383,7 +386,7 @@ static enum rf_status recover_last(struct recovery *r, struct rf_error *err)
 enum rf_status rf_disk_recover(struct rf_disk *disk, struct rf_commit_point *resume,
                                struct rf_error *err)
 {
-    struct recovery r = {.disk = disk, .fd = -1, .covered = disk->lookup.covered};
+    struct recovery r = {.disk = disk, .fd = -1, .covered = rf_lookup_covered(&disk->lookup)};
     enum rf_status status;
 
     r.has_head = rf_head_read(disk->head, &r.head);

@@ -9,6 +9,7 @@
 
 #include "blobstore/log_record.h"
 
+#define RF_LOG_TEMP ".tmp-"      /* begins the name of a segment in the making */
 #define RF_SEGMENT_NAME_SIZE 32 /* "<first, 16 hex>-<attempt>" and its NUL */
 
 void rf_segment_name(const struct rf_log_place *place, char out[RF_SEGMENT_NAME_SIZE]);

@@ -1,7 +1,7 @@
 /*
  * verify.c - read everything, check every hash, and put away what nobody names
  *
- * Order: the log from its first change (each header, chain, payload checksum, SHA-256, the lookup's
+ * Order: the lookup's runs; the log from its first change (each header, chain, payload checksum, SHA-256, the lookup's
  * answer), with the large payloads as their records come by; then the files that no record names.
  */
 #include <dirent.h>
@@ -198,7 +198,35 @@ static bool is_named(struct rf_disk *disk, const struct rf_blobref *ref, uint32_
     return status != RF_OK || (rf_entry_alive(&now) && now.life == life);
 }
 
-enum rf_status rf_disk_sweep(struct rf_disk *disk, bool remove, bool temps, uint64_t *count,
+/* Attempts at a segment that a later one replaced, and copies that were not finished. */
+static enum rf_status sweep_log(struct rf_disk *disk, uint64_t *count, struct rf_error *err)
+{
+    int fd = openat(disk->log.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    enum rf_status status = RF_OK;
+    struct dirent *entry;
+
+    if (!dir) {
+        int cause = errno;
+        if (fd >= 0)
+            close(fd);
+        return rf_error_errno(err, RF_IO, cause, "cannot list the log");
+    }
+    while (status == RF_OK && (entry = readdir(dir))) {
+        struct rf_log_place place, valid;
+        bool stray = strncmp(entry->d_name, RF_LOG_TEMP, sizeof RF_LOG_TEMP - 1) == 0;
+        if (rf_segment_parse(&place, entry->d_name))
+            stray = rf_log_dir_find(&disk->log, place.first, &valid, NULL) &&
+                    valid.first == place.first && valid.attempt > place.attempt;
+        if (stray && unlinkat(disk->log.fd, entry->d_name, 0) != 0)
+            status = rf_error_errno(err, RF_IO, errno, "cannot remove 'log/%s'", entry->d_name);
+        *count += stray;
+    }
+    closedir(dir);
+    return status;
+}
+
+enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,
                              struct rf_error *err)
 {
     int fd = openat(disk->large_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -221,13 +249,46 @@ enum rf_status rf_disk_sweep(struct rf_disk *disk, bool remove, bool temps, uint
             stray = temps;
         else
             stray = rf_large_parse(&ref, &life, entry->d_name) && !is_named(disk, &ref, life);
-        if (stray && remove && unlinkat(disk->large_dir, entry->d_name, 0) != 0)
+        if (stray && unlinkat(disk->large_dir, entry->d_name, 0) != 0)
             status = rf_error_errno(err, RF_IO, errno, "cannot remove 'large/%s'", entry->d_name);
         pthread_mutex_unlock(&disk->claim_lock);
         *count += stray;
     }
     closedir(dir);
-    return status;
+    return status == RF_OK && temps ? sweep_log(disk, count, err) : status;
+}
+
+/* ---- the lookup ---- */
+
+/* Bad runs are made again, or reported when we may not write. */
+static enum rf_status check_runs(struct verify *v, struct rf_error *err)
+{
+    struct rf_lookup *lookup = &v->disk->lookup;
+    enum rf_status status;
+    uint64_t bad = 0;
+
+    status = rf_lookup_check(lookup, &bad, err);
+    if (status == RF_OK && bad > 0)
+        tell(v, "%" PRIu64 " lookup runs are damaged or missing%s", bad,
+             v->disk->base.writable ? " and are made again" : "");
+    if (status != RF_OK || !v->disk->base.writable)
+        return status;
+    rf_maintain_begin(v->disk->maintain);
+    while ((status = rf_lookup_heal(lookup, err)) == RF_OK)
+        v->report.rebuilt++;
+    rf_maintain_end(v->disk->maintain);
+    if (v->report.rebuilt)
+        rf_disk_raise_epoch(v->disk);
+    return status == RF_END ? RF_OK : status;
+}
+
+/* The runs are whole but do not say what the log says: make all of them again. */
+static enum rf_status remake_runs(struct verify *v, struct rf_error *err)
+{
+    if (v->lookup_wrong == 0 || !v->disk->base.writable)
+        return RF_OK;
+    rf_lookup_condemn(&v->disk->lookup);
+    return check_runs(v, err);
 }
 
 enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *out,
@@ -242,11 +303,15 @@ enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *ou
     uint64_t strays = 0;
 
     if (status == RF_OK)
+        status = check_runs(&v, err);
+    if (status == RF_OK)
         status = check_log(&v, &state, err);
+    if (status == RF_OK)
+        status = remake_runs(&v, err);
     if (status == RF_OK)
         check_begins(&v);
     if (status == RF_OK && base->writable)
-        status = rf_disk_sweep(disk, true, false, &strays, err);
+        status = rf_disk_sweep(disk, false, &strays, err);
     v.report.removed = strays;
     *out = v.report;
     if (status != RF_OK)

@@ -127,6 +127,7 @@ enum rf_status rf_walk_next(struct rf_walk *walk, const struct rf_log_end *end,
 {
     enum rf_status status = RF_OK;
 
+    out->lost_from = out->lost_to = 0;
     if (walk->seq > end->seq)
         return RF_END;
     if (walk->file && walk->next_first == UINT64_MAX &&
