@@ -283,7 +283,7 @@ struct key {
 };
 
 #define KEYS_ON_STACK 64
-#define KEYS_IN_CLOSURE 200
+#define INSERTION_MAX 16 /* keys sorted without the help of qsort */
 
 static int compare_keys(const void *left, const void *right)
 {
@@ -348,7 +348,7 @@ static size_t count_keys(lua_State *L, bool *is_list)
     return count;
 }
 
-static void sort_keys(lua_State *L, struct key *keys, size_t count)
+static void sort_keys(lua_State *L, struct key *keys)
 {
     size_t at = 0;
 
@@ -357,19 +357,37 @@ static void sort_keys(lua_State *L, struct key *keys, size_t count)
         lua_pop(L, 1);
         read_key(L, -1, &keys[at++]);
     }
-    (void)count;
-    if (RF_SAFEGUARD("lua-ordered-pairs"))
+    if (!RF_SAFEGUARD("lua-ordered-pairs"))
+        return;
+    if (at > INSERTION_MAX) {
         qsort(keys, at, sizeof *keys, compare_keys);
+        return;
+    }
+    for (size_t i = 1; i < at; i++) {
+        struct key key = keys[i];
+        size_t to = i;
+        for (; to > 0 && compare_keys(&keys[to - 1], &key) > 0; to--)
+            keys[to] = keys[to - 1];
+        keys[to] = key;
+    }
 }
 
-/* Upvalues: count. */
+/*
+ * A traversal's state is a table of its own, so that the iterator is the same function each time
+ * and compiled loops keep to it: of a list { the table, count }, else { keys..., the table, how
+ * many keys are through }.
+ */
 static int list_step(lua_State *L)
 {
-    int count = (int)lua_tointeger(L, lua_upvalueindex(1));
-    int at = (int)luaL_checkinteger(L, 2);
+    int at = (int)luaL_checkinteger(L, 2), count;
 
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_rawgeti(L, 1, 2);
+    count = (int)lua_tointeger(L, -1);
+    lua_rawgeti(L, 1, 1);
+    luaL_argcheck(L, lua_istable(L, -1), 1, "not the state of a traversal");
     while (at < count) {
-        lua_rawgeti(L, 1, ++at);
+        lua_rawgeti(L, -1, ++at);
         if (!lua_isnil(L, -1)) {
             lua_pushinteger(L, at);
             lua_insert(L, -2);
@@ -380,20 +398,24 @@ static int list_step(lua_State *L)
     return 0;
 }
 
-/* Upvalues: the table, how many keys are through, count, then the keys. */
-static int few_step(lua_State *L)
+static int key_step(lua_State *L)
 {
-    int at = (int)lua_tointeger(L, lua_upvalueindex(2));
-    int count = (int)lua_tointeger(L, lua_upvalueindex(3));
+    int slots, at;
 
-    while (at < count) {
-        at++;
-        lua_pushvalue(L, lua_upvalueindex(3 + at));
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    slots = (int)lua_objlen(L, 1);
+    lua_rawgeti(L, 1, slots);
+    at = (int)lua_tointeger(L, -1);
+    lua_rawgeti(L, 1, slots - 1);
+    luaL_argcheck(L, lua_istable(L, -1), 1, "not the state of a traversal");
+    while (at < slots - 2) {
+        lua_rawgeti(L, 1, ++at);
         lua_pushvalue(L, -1);
-        lua_rawget(L, lua_upvalueindex(1));
+        lua_rawget(L, 3);
         if (!lua_isnil(L, -1)) {
             lua_pushinteger(L, at);
-            lua_replace(L, lua_upvalueindex(2));
+            lua_rawseti(L, 1, slots);
             return 2;
         }
         lua_pop(L, 2);
@@ -401,35 +423,17 @@ static int few_step(lua_State *L)
     return 0;
 }
 
-/* Upvalues: the table, how many keys are through, count, a list of the keys. */
-static int many_step(lua_State *L)
-{
-    int at = (int)lua_tointeger(L, lua_upvalueindex(2));
-    int count = (int)lua_tointeger(L, lua_upvalueindex(3));
-
-    while (at < count) {
-        lua_rawgeti(L, lua_upvalueindex(4), ++at);
-        lua_pushvalue(L, -1);
-        lua_rawget(L, lua_upvalueindex(1));
-        if (!lua_isnil(L, -1)) {
-            lua_pushinteger(L, at);
-            lua_replace(L, lua_upvalueindex(2));
-            return 2;
-        }
-        lua_pop(L, 2);
-    }
-    return 0;
-}
-
+/* Push a list of keys with room for two more slots. */
 static void push_key_list(lua_State *L, const struct key *keys, size_t count)
 {
-    lua_createtable(L, (int)count, 0);
+    lua_createtable(L, (int)count + 2, 0);
     for (size_t i = 0; i < count; i++) {
         push_key(L, &keys[i]);
         lua_rawseti(L, -2, (int)i + 1);
     }
 }
 
+/* Upvalues: list_step, key_step. */
 static int base_pairs(lua_State *L)
 {
     struct key few[KEYS_ON_STACK], *keys = few;
@@ -440,28 +444,24 @@ static int base_pairs(lua_State *L)
     lua_settop(L, 1);
     count = count_keys(L, &is_list);
     if (is_list) {
-        lua_pushinteger(L, (lua_Integer)count);
-        lua_pushcclosure(L, list_step, 1);
+        lua_pushvalue(L, lua_upvalueindex(1));
+        lua_createtable(L, 2, 0);
         lua_pushvalue(L, 1);
+        lua_rawseti(L, -2, 1);
+        lua_pushinteger(L, (lua_Integer)count);
+        lua_rawseti(L, -2, 2);
         lua_pushinteger(L, 0);
         return 3;
     }
     if (count > KEYS_ON_STACK)
         keys = lua_newuserdata(L, count * sizeof *keys);
-    sort_keys(L, keys, count);
+    sort_keys(L, keys);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    push_key_list(L, keys, count);
     lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, (int)count + 1);
     lua_pushinteger(L, 0);
-    lua_pushinteger(L, (lua_Integer)count);
-    if (count <= KEYS_IN_CLOSURE) {
-        luaL_checkstack(L, (int)count + 4, "table");
-        for (size_t i = 0; i < count; i++)
-            push_key(L, &keys[i]);
-        lua_pushcclosure(L, few_step, (int)count + 3);
-    } else {
-        push_key_list(L, keys, count);
-        lua_pushcclosure(L, many_step, 4);
-    }
-    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, (int)count + 2);
     return 2;
 }
 
@@ -516,7 +516,7 @@ static void note_keys(lua_State *L, struct rf_env *env)
     lua_pushvalue(L, 1);
     lua_rawseti(L, 3, 1);
     keys = lua_newuserdata(L, (count ? count : 1) * sizeof *keys);
-    sort_keys(L, keys, count);
+    sort_keys(L, keys);
     push_key_list(L, keys, count);
     read_key(L, 2, &here);
     env->next_at = 1;
@@ -567,7 +567,6 @@ void rf_lua_open_base(lua_State *L)
     static const struct rf_host_function functions[] = {
         {"getmetatable", base_getmetatable},
         {"next", base_next},
-        {"pairs", base_pairs},
         {"print", base_print},
         {"rawset", base_rawset},
         {"setmetatable", base_setmetatable},
@@ -576,6 +575,10 @@ void rf_lua_open_base(lua_State *L)
     struct rf_env *env = rf_host(L);
 
     rf_host_register(L, functions, sizeof functions / sizeof functions[0]);
+    lua_pushcfunction(L, list_step);
+    lua_pushcfunction(L, key_step);
+    lua_pushcclosure(L, base_pairs, 2);
+    lua_setfield(L, -2, "pairs");
     lua_rawgeti(L, LUA_REGISTRYINDEX, env->ref_format);
     lua_pushcclosure(L, string_format, 1);
     lua_rawseti(L, LUA_REGISTRYINDEX, env->ref_format);

@@ -252,6 +252,7 @@ struct path {
 };
 
 struct pick {
+    lua_State *L;
     struct rf_json_scan scan;
     struct path *paths;
     unsigned count;
@@ -322,11 +323,26 @@ static bool pick_matched(struct pick *pick, uint64_t matched, unsigned depth)
     return true;
 }
 
+/* A key's content: lent from the text, or unescaped into small or the scratch. */
+static struct rf_bytes plain_key(lua_State *L, const struct rf_json_raw *key, uint8_t *small,
+                                 size_t size)
+{
+    uint8_t *out = small;
+
+    if (!key->escaped)
+        return key->raw;
+    if (key->raw.size > size)
+        out = rf_buf_reserve(rf_host_scratch(L), key->raw.size);
+    if (!out)
+        rf_host_error(L, "json: a key of %zu bytes does not fit the heap", key->raw.size);
+    return rf_bytes(out, rf_json_unescape(key->raw, out));
+}
+
 static bool pick_object(struct pick *pick, uint64_t active, unsigned depth)
 {
     struct rf_json_scan *scan = &pick->scan;
     struct rf_json_raw key;
-    uint8_t plain[256];
+    uint8_t small[256];
     uint64_t matched;
     int c;
 
@@ -340,14 +356,7 @@ static bool pick_object(struct pick *pick, uint64_t active, unsigned depth)
             return rf_json_fail(scan, RF_INVALID, "expected a key in quotes");
         if (!rf_json_string_next(scan, &key))
             return false;
-        if (!key.escaped)
-            matched = match_key(pick, active, depth, key.raw);
-        else if (key.raw.size <= sizeof plain)
-            matched = match_key(pick, active, depth,
-                                rf_bytes(plain, rf_json_unescape(key.raw, plain)));
-        else
-            return rf_json_fail(scan, RF_LIMIT, "pick cannot read a key of more than 256 bytes "
-                                                "that holds escapes; use json()");
+        matched = match_key(pick, active, depth, plain_key(pick->L, &key, small, sizeof small));
         if (!rf_json_byte_next(scan, ':', "expected ':' behind a key"))
             return false;
         if (!(matched ? pick_matched(pick, matched, depth) : rf_json_check_next(scan)))
@@ -406,7 +415,7 @@ static bool pick_next(struct pick *pick, uint64_t active, unsigned depth)
 
 int rf_lua_json_pick(lua_State *L, struct rf_bytes text, int first, const char *what)
 {
-    struct pick pick = {0};
+    struct pick pick = {.L = L};
     int top = lua_gettop(L), count = top - first + 1;
     size_t total = 0, size;
     uint8_t *copy;

@@ -115,6 +115,10 @@ static void goes_through_tables_in_order(void **state)
            "t:\"1a\"\nt:\"2b\"\nt:\"3c\"\n");
     expect("for k in pairs {} do out(k) end out(next({}))", "t:null\n");
     expect_failure("for k in pairs { [{}] = 1 } do end", "one of its keys is a table");
+    /* The state of a traversal is a script's to spoil, not ours to trust. */
+    expect_failure("local step, state = pairs { a = 1 } state[2] = 5 step(state)", "not the state");
+    expect_failure("local step, state = pairs { 1 } state[1] = 5 step(state, 0)", "not the state");
+    expect_failure("pairs { 1 }(nil)", "bad argument");
     /* What is removed on the way is not visited, what is added neither. */
     expect("local t = { a = 1, b = 2, c = 3 } for k in pairs(t) do t.b = nil t.d = 1 out(k) end",
            "t:\"a\"\nt:\"c\"\n");
