@@ -1,6 +1,9 @@
 /* test_lua_env.c - the environment scripts see: white list, freezing, errors, limits, pairs. */
 #include "tests/unit/lua_harness.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <malloc.h>
 
 static struct harness h;
@@ -215,6 +218,46 @@ static void limits_stick(void **state)
     assert_non_null(strstr(h.message, "limits.output_mb = 1"));
 }
 
+/* In a child, because the worker's answer to a full heap is to end: 42, by the harness. */
+static int exit_status_of(const char *body, bool jit_off)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr))
+            _exit(2);
+        harness_eval_bytes(&h, body, rf_bytes_text(""), jit_off);
+        _exit(h.outcome == RF_ENV_ROWS ? 0 : 1);
+    }
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void the_heap_has_a_limit(void **state)
+{
+    static const char *const bombs[] = {
+        "local t = {} for i = 1, 40 do t[i] = ('x'):rep(1024 * 1024) .. i end",
+        "local t = {} for i = 1, 3000000 do t[i] = i end",
+        "local s = 'x' for i = 1, 26 do s = s .. s end",
+        "local t = {} for i = 1, 500000 do t['key' .. i] = { i } end",
+        "local f = function() end for i = 1, 800000 do local g = f f = function() return g end end",
+        "pcall(string.rep, 'x', 40 * 1024 * 1024)",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bombs / sizeof bombs[0]; i++)
+        for (int jit_off = 0; jit_off < 2; jit_off++)
+            if (exit_status_of(bombs[i], jit_off) != 42)
+                fail_msg("passed the limit: %s", bombs[i]);
+    /* Garbage is no growth: 200 MB made and dropped, with 6 of 16 MB kept. */
+    for (int jit_off = 0; jit_off < 2; jit_off++)
+        assert_int_equal(exit_status_of("local keep = {} for i = 1, 6 do keep[i] = ('x'):rep(1024 * "
+                                        "1000) .. i end for i = 1, 2000 do local s = ('y'):rep(100 "
+                                        "* 1000) .. i end out(#keep)", jit_off), 0);
+}
+
 static void a_failed_row_leaves_nothing(void **state)
 {
     (void)state;
@@ -352,6 +395,7 @@ int main(void)
         TEST(keeps_integers_exact),
         TEST(names_errors),
         TEST(limits_stick),
+        TEST(the_heap_has_a_limit),
         TEST(a_failed_row_leaves_nothing),
         TEST(a_blob_lives_one_call),
         TEST(matches),
