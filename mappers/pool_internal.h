@@ -116,6 +116,7 @@ struct rf_pool_worker {
     _Atomic uint64_t answered;    /* calls */
     _Atomic uint32_t limit_ms;    /* of the call under way */
     _Atomic bool answering;       /* the host works for it */
+    _Atomic uint32_t loads;       /* mappers it asked the text of, since its last answer */
     /* under the watchdog's lock */
     bool watched;
     uint64_t step, seen;

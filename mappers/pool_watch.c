@@ -28,6 +28,7 @@
 #define LOOK_MIN_MS 5
 #define LOOK_MAX_MS 100
 #define WALL_FACTOR 10
+#define SPARE_MS 1000 /* CPU of a worker's own start */
 #define PATIENCE 10 /* times the wall limit, for a worker that waits for a processor */
 
 static int64_t clock_us(clockid_t clock)
@@ -105,13 +106,15 @@ static void seconds(char *out, size_t size, uint64_t ms)
         snprintf(out, size, "%llu s", (unsigned long long)ms / 1000);
 }
 
-/* CPU that everything in flight may take together. */
-static int64_t total_us(const struct rf_pool *pool, const struct rf_pool_worker *w, uint32_t limit)
+/* CPU that everything in flight may take together, with the mappers it loads for that. */
+static int64_t total_us(const struct rf_pool_worker *w, uint32_t limit)
 {
-    return ((int64_t)atomic_load_explicit(&w->outstanding, memory_order_relaxed) * limit +
-            ((int64_t)atomic_load_explicit(&pool->mapper_count, memory_order_relaxed) + 1) *
-                RF_LOAD_MS +
-            1000) * 1000;
+    int64_t calls = atomic_load_explicit(&w->outstanding, memory_order_relaxed);
+    int64_t loads = atomic_load_explicit(&w->loads, memory_order_relaxed);
+
+    if (loads > RF_POOL_CALLS_MAX)
+        loads = RF_POOL_CALLS_MAX;
+    return (calls * limit + loads * RF_LOAD_MS + SPARE_MS) * 1000;
 }
 
 /* Remember a new call, or a new answer, as the start of what is measured. */
@@ -135,7 +138,7 @@ static void mark(struct rf_pool_worker *w, int64_t cpu, int64_t now)
     w->watched = true;
 }
 
-static void look_at(struct rf_pool *pool, struct rf_pool_worker *w, uint32_t *limit)
+static void look_at(struct rf_pool_worker *w, uint32_t *limit)
 {
     bool loading = (atomic_load_explicit(&w->shared->step, memory_order_relaxed) & 3) ==
                    RF_PHASE_LOAD;
@@ -156,7 +159,7 @@ static void look_at(struct rf_pool *pool, struct rf_pool_worker *w, uint32_t *li
         seconds(time, sizeof time, (uint64_t)wall_limit_us / 1000);
         snprintf(w->words, sizeof w->words, "took more than %s of time", time);
         kill_late(w, loading ? RF_VERDICT_FAULT : RF_VERDICT_DEADLINE);
-    } else if (cpu - w->seen_cpu_us > total_us(pool, w, *limit)) {
+    } else if (cpu - w->seen_cpu_us > total_us(w, *limit)) {
         snprintf(w->words, sizeof w->words, "worker used its CPU time without an answer");
         kill_late(w, RF_VERDICT_FAULT);
     }
@@ -177,7 +180,7 @@ static uint32_t look(struct rf_pool *pool)
             w->watched = false;
             continue;
         }
-        look_at(pool, w, &limit);
+        look_at(w, &limit);
         limit = limit / 4 < LOOK_MIN_MS ? LOOK_MIN_MS : limit / 4;
         if (next == 0 || limit < next)
             next = limit;

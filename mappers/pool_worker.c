@@ -390,6 +390,7 @@ static void step_on(struct rf_pool *pool, struct rf_pool_worker *w)
     w->assembling = false;
     w->body = NULL;
     pool->stillborn = 0;
+    atomic_store_explicit(&w->loads, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&w->answered, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&w->outstanding, 1, memory_order_relaxed);
     if (sent->mask)
@@ -605,6 +606,8 @@ static enum rf_status answer_text(struct rf_pool *pool, struct rf_pool_worker *w
             return RF_OK;
         }
         w->opened = text->text;
+        if (!ask->name[0])
+            atomic_fetch_add_explicit(&w->loads, 1, memory_order_relaxed);
         snprintf(answer->name, sizeof answer->name, "%s", text->name);
     }
     answer_opened(w, 0, RF_WINDOW_SIZE, answer);
