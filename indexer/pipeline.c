@@ -24,6 +24,7 @@
 #define WINDOW_BYTES ((size_t)24 << 20)  /* of content held by them */
 #define SHUFFLE_BLOCK 512u               /* changes mapped in another order together */
 #define SLOW_MAX 16u                     /* parks under way */
+#define PARTS_CHUNK 256u                 /* parts looked at together */
 #define PARKS_READ 16u                   /* parks read at a time */
 #define SCRATCH_MAX ((size_t)1 << 30)    /* bytes to write one item: keys of a million parts */
 #define NEED_ATTEMPTS_MAX 5u             /* of a call whose need is there and yet missing */
@@ -34,17 +35,26 @@ struct rf_queue {
     size_t count;
 };
 
-/* Parts of a written unit that are still to become units. */
+/* Parts of a written unit that are still to become units: where they stand in its result. What a
+ * part is, is read again from there, so that a million of them take little memory. */
 struct rf_part_list {
-    struct part {
-        struct rf_part_spec spec; /* lent from the unit's result */
-        struct rf_blobref ref;
-        char *key;
-        bool keep;   /* to become a unit */
-        bool parked; /* reached already; mapped again because it is parked */
-    } *parts; /* in the list's arena */
-    size_t count, at;
-    struct rf_arena arena;
+    struct part_place {
+        uint32_t offset : 31; /* of the record within the call's output */
+        uint32_t parked : 1;  /* reached already; mapped again because it is parked */
+        uint16_t call;
+    } *places;
+    size_t count, capacity, at;
+    struct rf_output_reader reader; /* of call `reading`, when reading >= 0 */
+    int reading;
+};
+
+/* One part while its chunk is looked at. */
+struct part {
+    struct rf_blobref ref;
+    char key[RF_ITEM_KEY_SIZE], media[RF_MEDIA_MAX + 1];
+    char *name; /* owned, or NULL */
+    uint32_t offset; /* of its record */
+    bool keep, parked;
 };
 
 struct batch {
@@ -154,10 +164,12 @@ static void tell_progress(struct rf_pipeline *p, bool always)
 
 static void free_parts(struct rf_part_list *list)
 {
-    if (list) {
-        rf_arena_release(&list->arena);
-        free(list);
-    }
+    if (!list)
+        return;
+    if (list->reading >= 0)
+        rf_output_release(&list->reader);
+    free(list->places);
+    free(list);
 }
 
 /* The pipeline is through with a unit. */
@@ -458,20 +470,6 @@ static enum rf_status ensure_open(struct rf_pipeline *p, struct rf_error *err)
     return status;
 }
 
-/* Whether a part with this key stands before this one in the list. */
-static bool part_is_repeated(const struct part *parts, size_t *table, size_t mask, size_t index)
-{
-    size_t slot;
-
-    for (slot = rf_get_u32(parts[index].ref.digest) & mask; table[slot];
-         slot = (slot + 1) & mask) {
-        if (strcmp(parts[table[slot] - 1].key, parts[index].key) == 0)
-            return true;
-    }
-    table[slot] = index + 1;
-    return false;
-}
-
 static int compare_u64(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -527,7 +525,7 @@ static enum rf_status load_parked(struct rf_pipeline *p, struct rf_error *err)
 }
 
 /* Whether a part is to be mapped: nothing reaches it yet, or it is parked and this unit is mapped
- * for its sake. */
+ * for its sake. Asked before the part's edge is written. */
 static enum rf_status choose_part(struct rf_pipeline *p, const struct rf_unit *unit,
                                   struct part *part, struct rf_error *err)
 {
@@ -542,117 +540,48 @@ static enum rf_status choose_part(struct rf_pipeline *p, const struct rf_unit *u
     return status;
 }
 
-struct call_parts {
-    struct rf_sink_part *edges;
-    struct rf_sink_need *needs;
-    size_t edge_count, need_count;
-};
-
-/* Take parts and needs out of a call's output; new parts go to the unit's list. A status other
- * than RF_OK with unit->missing set means content went away; with why set the call is condemned. */
-static enum rf_status collect_call(struct rf_pipeline *p, struct rf_unit *unit,
-                                   const struct rf_call *call, struct rf_part_list *list,
-                                   struct call_parts *out, struct rf_error *err)
+/* What a call needs, as it said itself. */
+static enum rf_status collect_needs(struct rf_pipeline *p, const struct rf_unit *unit,
+                                    const struct rf_call *call, struct rf_sink_call *to,
+                                    struct rf_error *err)
 {
     struct rf_output_reader reader;
     struct rf_record record;
+    struct rf_sink_need *needs;
     enum rf_status status;
 
-    out->edges = rf_arena_try(&p->scratch, (call->parts + 1) * sizeof *out->edges);
-    out->needs = rf_arena_try(&p->scratch, (call->needs + 1) * sizeof *out->needs);
-    if (!out->edges || !out->needs)
-        return rf_error_set(err, RF_LIMIT, "%" PRIu32 " parts are more than fit into memory",
-                            call->parts);
+    if (call->needs == 0)
+        return RF_OK;
+    needs = rf_arena_alloc(&p->scratch, call->needs * sizeof *needs);
     rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), unit->item.size);
     while ((status = rf_output_next(&reader, &record, err)) == RF_OK) {
-        if (record.kind == RF_RECORD_NEED) {
-            out->needs[out->need_count++] =
+        if (record.kind == RF_RECORD_NEED)
+            needs[to->need_count++] =
                 (struct rf_sink_need){.ref = record.ref, .present = record.present};
-        } else if (record.kind == RF_RECORD_PART) {
-            struct rf_sink_part *edge = &out->edges[out->edge_count];
-            struct part *part = &list->parts[list->count];
-
-            part->spec = (struct rf_part_spec){.inlined = record.inlined, .offset = record.offset,
-                                               .size = record.size, .bytes = record.bytes,
-                                               .media = record.media};
-            char key[RF_ITEM_KEY_SIZE];
-            status = rf_unit_hash_part(p->options.store, unit, &part->spec, &part->ref, key, err);
-            if (status == RF_EXISTS)
-                continue;
-            if (status != RF_OK)
-                break;
-            part->key = rf_arena_copy(&list->arena, key, strlen(key));
-            *edge = (struct rf_sink_part){
-                .key = part->key,
-                .ref = part->ref,
-                .media = rf_arena_copy(&p->scratch, record.media.data, record.media.size),
-                .name = record.name.data
-                            ? rf_arena_copy(&p->scratch, record.name.data, record.name.size)
-                            : NULL,
-                .inlined = record.inlined,
-                .offset = record.offset,
-                .size = record.inlined ? record.bytes.size : record.size,
-            };
-            if (!part->key || !edge->media || (record.name.data && !edge->name)) {
-                status = rf_error_set(err, RF_LIMIT, "its parts are more than fit into memory");
-                break;
-            }
-            list->count++;
-            out->edge_count++;
-        }
     }
     rf_output_release(&reader);
+    to->needs = needs;
     return status == RF_END ? RF_OK : status;
-}
-
-/* Keep of the list what is to be mapped: each part once, and only those nothing reaches yet. Asked
- * before the unit's edges are written. */
-static enum rf_status keep_new_parts(struct rf_pipeline *p, struct rf_unit *unit,
-                                     struct rf_part_list *list, struct rf_error *err)
-{
-    size_t size = 16, kept = 0, *table;
-    enum rf_status status = RF_OK;
-
-    if (list->count == 0)
-        return RF_OK;
-    while (size < 2 * list->count)
-        size *= 2;
-    table = calloc(size, sizeof *table);
-    if (!table)
-        return rf_error_set(err, RF_NOMEM, "no memory for %zu parts", list->count);
-    for (size_t i = 0; i < list->count; i++)
-        list->parts[i].keep = !part_is_repeated(list->parts, table, size - 1, i);
-    free(table);
-    if (unit->force)
-        status = load_parked(p, err);
-    for (size_t i = 0; i < list->count && status == RF_OK; i++) {
-        if (list->parts[i].keep)
-            status = choose_part(p, unit, &list->parts[i], err);
-        if (list->parts[i].keep)
-            list->parts[kept++] = list->parts[i];
-    }
-    list->count = kept;
-    return status;
 }
 
 /* The content blobs of a file are needs of whatever was mapped from it. */
 static enum rf_status add_file_needs(struct rf_pipeline *p, const struct rf_unit *unit,
-                                     struct call_parts *out, struct rf_error *err)
+                                     struct rf_sink_call *to, struct rf_error *err)
 {
     struct rf_sink_need *needs;
 
     if (!unit->file || unit->file->part_count == 0)
         return RF_OK;
     needs = rf_arena_try(&p->scratch,
-                         (out->need_count + unit->file->part_count) * sizeof *needs);
+                         (to->need_count + unit->file->part_count) * sizeof *needs);
     if (!needs)
         return rf_error_set(err, RF_LIMIT, "its content has too many chunks");
-    if (out->need_count)
-        memcpy(needs, out->needs, out->need_count * sizeof *needs);
+    if (to->need_count)
+        memcpy(needs, to->needs, to->need_count * sizeof *needs);
     for (size_t i = 0; i < unit->file->part_count; i++)
-        needs[out->need_count++] =
+        needs[to->need_count++] =
             (struct rf_sink_need){.ref = unit->file->parts[i].ref, .present = true};
-    out->needs = needs;
+    to->needs = needs;
     return RF_OK;
 }
 
@@ -667,52 +596,31 @@ static void set_dead_call(struct rf_sink_call *to, enum rf_dead_class dead_class
     to->output = rf_bytes(NULL, 0);
 }
 
-/* Everything a call that was mapped leaves: rows, edges, needs. What cannot be used condemns the
- * call alone; what the store or the sink cannot do now ends the batch. */
-static enum rf_status fill_rows(struct rf_pipeline *p, struct rf_unit *unit,
-                                const struct rf_call *call, struct rf_part_list *list,
-                                struct rf_sink_call *to, struct rf_error *err)
+/* Rows and needs of a call that was mapped; its parts follow once they are written. */
+static enum rf_status fill_rows(struct rf_pipeline *p, const struct rf_unit *unit,
+                                const struct rf_call *call, struct rf_sink_call *to,
+                                struct rf_error *err)
 {
-    struct call_parts found = {0};
-    struct rf_error why = {0};
-    size_t before = list->count;
-    enum rf_status status = RF_OK;
+    enum rf_status status;
 
-    to->outcome = RF_SINK_ROWS;
-    to->output = call->output;
-    if (call->parts || call->needs)
-        status = collect_call(p, unit, call, list, &found, &why);
-    if (status == RF_OK)
-        status = add_file_needs(p, unit, &found, &why);
-    if (status == RF_LIMIT || status == RF_INVALID || status == RF_CORRUPT) {
-        list->count = before;
-        set_dead_call(to, status == RF_LIMIT ? RF_DEAD_LIMIT : RF_DEAD_BLOB,
-                      rf_arena_copy(&p->scratch, why.message, strlen(why.message)));
+    if (call->parts && unit->depth + 1 > RF_PART_DEPTH_MAX) {
+        set_dead_call(to, RF_DEAD_LIMIT, "its parts would be nested too deep (16 levels)");
         return RF_OK;
     }
-    if (status != RF_OK) {
-        if (err && status != RF_NOT_FOUND)
-            *err = why;
-        return status;
-    }
-    to->parts = found.edges;
-    to->part_count = found.edge_count;
-    to->needs = found.needs;
-    to->need_count = found.need_count;
-    return RF_OK;
+    to->outcome = RF_SINK_ROWS;
+    to->output = call->output;
+    status = collect_needs(p, unit, call, to, err);
+    return status == RF_OK ? add_file_needs(p, unit, to, err) : status;
 }
 
 static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
-                                const struct rf_call *call, struct rf_part_list *list,
-                                struct rf_sink_call *to, struct rf_error *err)
+                                const struct rf_call *call, struct rf_sink_call *to,
+                                struct rf_error *err)
 {
-    struct call_parts found = {0};
-    enum rf_status status;
-
     to->attempts = unit->attempts + 1;
     switch (call->outcome) {
     case RF_CALL_ROWS:
-        return fill_rows(p, unit, call, list, to, err);
+        return fill_rows(p, unit, call, to, err);
     case RF_CALL_NONE:
         to->outcome = RF_SINK_NONE;
         return RF_OK;
@@ -727,15 +635,10 @@ static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
         to->reason = "waits for the slow lane";
         return RF_OK;
     case RF_CALL_MISSING:
-        status = collect_call(p, unit, call, list, &found, err);
-        if (status != RF_OK)
-            return status;
         to->outcome = RF_SINK_PARKED_NEED;
         to->reason = "needs a blob that is not there";
-        to->needs = found.needs;
-        to->need_count = found.need_count;
         p->current.parked_need = true;
-        return RF_OK;
+        return collect_needs(p, unit, call, to, err);
     }
     return rf_error_set(err, RF_INVALID, "unknown outcome %d of a call", (int)call->outcome);
 }
@@ -813,47 +716,22 @@ static void count_calls(struct rf_pipeline *p, const struct rf_unit *unit,
     }
 }
 
-/* How many parts the calls of a result hold, to size the unit's list. */
-static size_t parts_in_result(const struct rf_result *result)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; result && i < result->call_count; i++)
-        count += result->calls[i].outcome == RF_CALL_ROWS ? result->calls[i].parts : 0;
-    return count;
-}
-
-static enum rf_status new_part_list(struct rf_unit *unit, struct rf_part_list **out,
-                                    struct rf_error *err)
-{
-    size_t count = parts_in_result(unit->result);
-    struct rf_part_list *list = calloc(1, sizeof *list);
-
-    if (!list)
-        return rf_error_set(err, RF_NOMEM, "no memory for an item");
-    rf_arena_init(&list->arena, SCRATCH_MAX);
-    list->parts = rf_arena_try(&list->arena, (count + 1) * sizeof *list->parts);
-    if (!list->parts) {
-        free_parts(list);
-        return rf_error_set(err, RF_NOMEM, "no memory for %zu parts", count);
-    }
-    *out = list;
-    return RF_OK;
-}
-
 static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,
-                                 struct rf_part_list *list, struct rf_sink_call *calls,
-                                 size_t *count, struct rf_error *err)
+                                 struct rf_sink_call *calls, size_t *count, struct rf_error *err)
 {
     uint16_t indexes[MAPPERS_MAX];
     size_t wanted = wanted_mappers(p, unit, indexes);
     enum rf_status status = RF_OK;
 
+    if (unit->dead || unit->missing.algo) {
+        *count = fill_without_content(p, unit, calls);
+        return RF_OK;
+    }
     assert(!unit->result || unit->result->call_count == wanted);
     *count = unit->result ? wanted : 0;
     for (size_t i = 0; i < *count && status == RF_OK; i++) {
         calls[i] = (struct rf_sink_call){.mapper = indexes[i]};
-        status = fill_call(p, unit, &unit->result->calls[i], list, &calls[i], err);
+        status = fill_call(p, unit, &unit->result->calls[i], &calls[i], err);
     }
     return status;
 }
@@ -868,43 +746,187 @@ static enum rf_status part_is_reached(struct rf_pipeline *p, const struct rf_uni
     return rf_sink_has_part(p->options.sink, p->options.lane, unit->key, out, err);
 }
 
-/* READY -> WRITTEN, of an item or part. */
+static struct rf_part_spec spec_of(const struct rf_record *record)
+{
+    return (struct rf_part_spec){.inlined = record->inlined, .offset = record->offset,
+                                 .size = record->size, .bytes = record->bytes,
+                                 .media = record->media};
+}
+
+/* Hash one part and say whether it makes an item; *keep false: it equals an ancestor. */
+static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
+                                   const struct rf_record *record, struct part *part,
+                                   struct rf_sink_part *edge, bool *keep, struct rf_error *err)
+{
+    struct rf_part_spec spec = spec_of(record);
+    enum rf_status status =
+        rf_unit_hash_part(p->options.store, unit, &spec, &part->ref, part->key, err);
+
+    *keep = status == RF_OK;
+    if (status != RF_OK)
+        return status == RF_EXISTS ? RF_OK : status;
+    memcpy(part->media, record->media.data, record->media.size);
+    part->media[record->media.size] = '\0';
+    part->name = record->name.data
+                     ? strndup((const char *)record->name.data, record->name.size)
+                     : NULL;
+    *edge = (struct rf_sink_part){.key = part->key, .ref = part->ref, .media = part->media,
+                                  .name = part->name, .inlined = record->inlined,
+                                  .offset = record->offset,
+                                  .size = record->inlined ? record->bytes.size : record->size};
+    return choose_part(p, unit, part, err);
+}
+
+static enum rf_status keep_place(struct rf_part_list *list, const struct part *part, uint16_t call,
+                                 struct rf_error *err)
+{
+    if (list->count == list->capacity) {
+        size_t more = list->capacity ? 2 * list->capacity : 64;
+        struct part_place *grown = realloc(list->places, more * sizeof *grown);
+
+        if (!grown)
+            return rf_error_set(err, RF_NOMEM, "no memory for the parts of an item");
+        list->places = grown;
+        list->capacity = more;
+    }
+    list->places[list->count++] =
+        (struct part_place){.offset = part->offset, .parked = part->parked, .call = call};
+    return RF_OK;
+}
+
+/* Write the edges of a chunk; of what is to be mapped, remember where it stands. An edge makes its
+ * part known, so that a part is kept once however often it is cut. */
+static enum rf_status write_chunk(struct rf_pipeline *p, struct part *parts,
+                                  struct rf_sink_part *edges, size_t count, uint16_t call,
+                                  uint16_t mapper, struct rf_part_list *list, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    for (size_t i = 0; i < count && status == RF_OK; i++) {
+        for (size_t j = 0; j < i && parts[i].keep; j++)
+            parts[i].keep = strcmp(parts[i].key, parts[j].key) != 0;
+        if (parts[i].keep)
+            status = keep_place(list, &parts[i], call, err);
+    }
+    if (status == RF_OK && count)
+        status = rf_sink_put_parts(p->options.sink, mapper, edges, count, err);
+    for (size_t i = 0; i < count; i++)
+        free(parts[i].name);
+    return status;
+}
+
+/* Write the edges of one call, chunk by chunk. */
+static enum rf_status write_parts(struct rf_pipeline *p, struct rf_unit *unit, uint16_t call_index,
+                                  uint16_t mapper, struct rf_part_list *list, struct rf_error *err)
+{
+    const struct rf_call *call = &unit->result->calls[call_index];
+    struct rf_output_reader reader;
+    struct rf_record record;
+    struct part *parts = malloc(PARTS_CHUNK * sizeof *parts);
+    struct rf_sink_part *edges = malloc(PARTS_CHUNK * sizeof *edges);
+    size_t count = 0, offset = 0;
+    enum rf_status status = parts && edges ? RF_OK : RF_NOMEM, written;
+
+    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), unit->item.size);
+    while (status == RF_OK && (status = rf_output_next(&reader, &record, err)) == RF_OK) {
+        bool keep = false;
+
+        if (record.kind == RF_RECORD_PART) {
+            parts[count].offset = (uint32_t)offset;
+            status = look_at_part(p, unit, &record, &parts[count], &edges[count], &keep, err);
+            count += keep && status == RF_OK;
+        }
+        offset = reader.at;
+        if (count == PARTS_CHUNK) {
+            written = write_chunk(p, parts, edges, count, call_index, mapper, list, err);
+            status = status == RF_OK ? written : status;
+            count = 0;
+        }
+    }
+    if (status == RF_END)
+        status = write_chunk(p, parts, edges, count, call_index, mapper, list, err);
+    else
+        for (size_t i = 0; i < count; i++)
+            free(parts[i].name);
+    rf_output_release(&reader);
+    free(parts);
+    free(edges);
+    return status;
+}
+
+static enum rf_status write_all_parts(struct rf_pipeline *p, struct rf_unit *unit,
+                                      const struct rf_sink_call *calls, size_t count,
+                                      struct rf_error *err)
+{
+    struct rf_part_list *list = calloc(1, sizeof *list);
+    enum rf_status status = RF_OK;
+
+    if (!list)
+        return rf_error_set(err, RF_NOMEM, "no memory for the parts of an item");
+    list->reading = -1;
+    if (unit->force)
+        status = load_parked(p, err);
+    for (size_t i = 0; i < count && status == RF_OK; i++) {
+        if (calls[i].outcome == RF_SINK_ROWS && unit->result->calls[i].parts)
+            status = write_parts(p, unit, (uint16_t)i, calls[i].mapper, list, err);
+    }
+    if (status == RF_OK && list->count)
+        unit->parts = list;
+    else
+        free_parts(list);
+    return status;
+}
+
+static bool any_parts(const struct rf_unit *unit, const struct rf_sink_call *calls, size_t count)
+{
+    for (size_t i = 0; i < count && unit->result && !unit->dead && !unit->missing.algo; i++) {
+        if (calls[i].outcome == RF_SINK_ROWS && unit->result->calls[i].parts)
+            return true;
+    }
+    return false;
+}
+
+/* Write a unit with what is known of it: rows first, then the edges to its parts. */
+static enum rf_status write_once(struct rf_pipeline *p, struct rf_unit *unit, struct rf_error *err)
+{
+    struct rf_sink_call calls[MAPPERS_MAX];
+    bool stale = false;
+    size_t count = 0;
+    enum rf_status status;
+
+    rf_arena_clear(&p->scratch);
+    status = fill_calls(p, unit, calls, &count, err);
+    if (status == RF_OK)
+        status = put_item(p, unit, calls, count, &stale, err);
+    if (status != RF_OK || stale)
+        return status;
+    count_calls(p, unit, calls, count);
+    p->parks_dirty = true;
+    return any_parts(unit, calls, count) ? write_all_parts(p, unit, calls, count, err) : RF_OK;
+}
+
+/* READY -> WRITTEN, of an item or part. When its content goes, or turns out damaged, while parts are
+ * cut from it, it is written once more as what it is then. */
 static enum rf_status write_result(struct rf_pipeline *p, struct rf_unit *unit,
                                    struct rf_error *err)
 {
-    struct rf_sink_call calls[MAPPERS_MAX];
-    struct rf_part_list *list = NULL;
-    bool stale = false, reached;
-    size_t count = 0;
+    struct rf_error why = {0};
+    bool reached;
     enum rf_status status = part_is_reached(p, unit, &reached, err);
 
     if (status != RF_OK || !reached)
         return status;
-    rf_arena_clear(&p->scratch);
-    status = new_part_list(unit, &list, err);
-    if (status != RF_OK)
-        return status;
-    if (!unit->dead && !unit->missing.algo)
-        status = fill_calls(p, unit, list, calls, &count, err);
-    if (status == RF_NOT_FOUND && unit->missing.algo) { /* its content went while it was cut */
-        list->count = 0;
-        status = RF_OK;
+    status = write_once(p, unit, &why);
+    if (status == RF_CORRUPT || status == RF_LIMIT) {
+        unit->dead = true;
+        free(unit->dead_reason);
+        unit->dead_reason = strdup(why.message);
+        status = write_once(p, unit, err);
+    } else if (status == RF_NOT_FOUND && unit->missing.algo) {
+        status = write_once(p, unit, err);
+    } else if (status != RF_OK && err) {
+        *err = why;
     }
-    if (status == RF_OK && (unit->dead || unit->missing.algo))
-        count = fill_without_content(p, unit, calls);
-    if (status == RF_OK)
-        status = keep_new_parts(p, unit, list, err);
-    if (status == RF_OK)
-        status = put_item(p, unit, calls, count, &stale, err);
-    if (status == RF_OK && !stale) {
-        count_calls(p, unit, calls, count);
-        p->parks_dirty = true;
-        if (list->count) {
-            unit->parts = list;
-            list = NULL;
-        }
-    }
-    free_parts(list);
     return status;
 }
 
@@ -943,6 +965,44 @@ static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
     return RF_OK;
 }
 
+/* The part at the list's place, made a unit. Its bytes are hashed once more: keys are not kept. */
+static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
+                                 struct rf_part_list *list, struct rf_unit **out,
+                                 struct rf_error *err)
+{
+    const struct part_place *place = &list->places[list->at];
+    const struct rf_call *call = &unit->result->calls[place->call];
+    struct rf_part_spec spec;
+    struct rf_record record;
+    struct rf_blobref ref;
+    char key[RF_ITEM_KEY_SIZE];
+    enum rf_status status;
+
+    if (list->reading != place->call) {
+        if (list->reading >= 0)
+            rf_output_release(&list->reader);
+        rf_output_init(&list->reader, call->output, rf_mapper_decl(call->mapper), unit->item.size);
+        list->reading = place->call;
+    }
+    list->reader.at = place->offset;
+    list->reader.parts = 0; /* its limits were held at the first reading */
+    status = rf_output_next(&list->reader, &record, err);
+    assert(status != RF_OK || record.kind == RF_RECORD_PART);
+    if (status != RF_OK)
+        return status;
+    spec = spec_of(&record);
+    status = rf_unit_hash_part(p->options.store, unit, &spec, &ref, key, err);
+    if (status == RF_NOT_FOUND || status == RF_CORRUPT || status == RF_EXISTS) {
+        /* It could be read a moment ago and cannot now: begin again from the committed position. */
+        rf_error_clear(err);
+        return rf_error_set(err, RF_UNAVAILABLE, "content of '%s' went while it was read",
+                            unit->key);
+    }
+    return status == RF_OK
+               ? rf_unit_from_part(out, p->options.store, unit, &spec, &ref, key, err)
+               : status;
+}
+
 /*
  * WRITTEN -> DONE: the unit's new parts become units of the current batch, as room allows: their
  * edges are in its transaction. A part that is mapped again for its park holds up no batch.
@@ -950,18 +1010,17 @@ static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
 static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
 {
     while (p->expanding.head && p->units < WINDOW_UNITS && p->bytes < WINDOW_BYTES) {
-        struct rf_unit *unit = p->expanding.head, *child;
+        struct rf_unit *unit = p->expanding.head, *child = NULL;
         struct rf_part_list *list = unit->parts;
-        const struct part *part = &list->parts[list->at];
-        enum rf_status status = rf_unit_from_part(&child, p->options.store, unit, &part->spec,
-                                                  &part->ref, part->key, err);
+        bool parked = list->places[list->at].parked;
+        enum rf_status status = next_child(p, unit, list, &child, err);
 
         if (status != RF_OK)
             return status;
-        child->slow = part->parked;
+        child->slow = parked;
         child->force = unit->force;
-        child->attempts = part->parked ? unit->attempts : 0;
-        unit_enters(p, child, part->parked ? NULL : &p->current);
+        child->attempts = parked ? unit->attempts : 0;
+        unit_enters(p, child, parked ? NULL : &p->current);
         if (++list->at == list->count) {
             queue_take(&p->expanding);
             unit_done(p, unit);

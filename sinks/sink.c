@@ -130,6 +130,15 @@ enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item
     return status ? status : sink->ops->put(sink, item, stale, err);
 }
 
+enum rf_status rf_sink_put_parts(struct rf_sink *sink, uint16_t mapper,
+                                 const struct rf_sink_part *parts, size_t count,
+                                 struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    return status ? status : sink->ops->put_parts(sink, mapper, parts, count, err);
+}
+
 enum rf_status rf_sink_remove(struct rf_sink *sink, const struct rf_blobref *ref, uint64_t seq,
                               int64_t timestamp_us, struct rf_error *err)
 {

@@ -164,6 +164,12 @@ struct rf_sink_item {
 RF_MUST_USE enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item,
                                        bool *stale, struct rf_error *err);
 
+/* More edges of a call of the item that was put last, behind those it has: a call may cut more parts
+ * than its caller wants to hold at once. Nothing when that put was stale or the call was refused. */
+RF_MUST_USE enum rf_status rf_sink_put_parts(struct rf_sink *sink, uint16_t mapper,
+                                             const struct rf_sink_part *parts, size_t count,
+                                             struct rf_error *err);
+
 /* A tombstone: remove all the lane holds of the item of this blobref, with the parts that nothing
  * else reaches; dependants that needed this blob are unmapped and parked. Nothing when a higher
  * change of the item is stored. Parts left without an edge by a put or a remove go at commit, so

@@ -41,6 +41,9 @@ struct rf_sink_ops {
                             struct rf_error *err);
     enum rf_status (*put)(struct rf_sink *sink, const struct rf_sink_item *item, bool *stale,
                           struct rf_error *err);
+    enum rf_status (*put_parts)(struct rf_sink *sink, uint16_t mapper,
+                                const struct rf_sink_part *parts, size_t count,
+                                struct rf_error *err);
     enum rf_status (*remove)(struct rf_sink *sink, const struct rf_blobref *ref, uint64_t seq,
                              int64_t timestamp_us, struct rf_error *err);
     enum rf_status (*arrived)(struct rf_sink *sink, const struct rf_blobref *ref,

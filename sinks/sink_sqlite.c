@@ -218,6 +218,7 @@ const struct rf_sink_ops rf_sink_sqlite_ops = {
     .lane_drop = rf_sqlite_lane_drop,
     .begin = rf_sqlite_begin,
     .put = rf_sqlite_put,
+    .put_parts = rf_sqlite_put_parts,
     .remove = rf_sqlite_remove,
     .arrived = rf_sqlite_arrived,
     .commit = rf_sqlite_commit,

@@ -32,6 +32,7 @@ struct rf_sqlite_mapper {
     /* The highest blobs.id this mapper has anything of: items come in order of their ids while a
      * lane is filled, and one above it has nothing to be removed first. */
     int64_t top;
+    int64_t edges_of, edges; /* item put last with a call that was taken, and the edges it has */
     struct rf_sqlite_table *tables;
 };
 
@@ -89,6 +90,7 @@ struct rf_sqlite {
     char from[RF_POSITION_SIZE];
     char now[RF_TIME_TEXT_SIZE]; /* of the open batch: mapped_at */
     bool orphans;                /* temp.refuge_orphans may hold something */
+    int64_t put_last; /* blobs.id of the item put last in this batch; 0: it was stale */
 };
 
 /* ---- sqlite_schema.c ---- */
@@ -149,6 +151,9 @@ enum rf_status rf_sqlite_begin(struct rf_sink *sink, uint32_t lane, const char *
                                struct rf_error *err);
 enum rf_status rf_sqlite_put(struct rf_sink *sink, const struct rf_sink_item *item, bool *stale,
                              struct rf_error *err);
+enum rf_status rf_sqlite_put_parts(struct rf_sink *sink, uint16_t mapper,
+                                   const struct rf_sink_part *parts, size_t count,
+                                   struct rf_error *err);
 enum rf_status rf_sqlite_remove(struct rf_sink *sink, const struct rf_blobref *ref, uint64_t seq,
                                 int64_t timestamp_us, struct rf_error *err);
 enum rf_status rf_sqlite_arrived(struct rf_sink *sink, const struct rf_blobref *ref,

@@ -555,25 +555,25 @@ static enum rf_status child_id(struct rf_sqlite *sink, const struct rf_sink_part
 }
 
 static enum rf_status insert_edges(struct rf_sqlite *sink, struct rf_sqlite_mapper *mapper,
-                                   int64_t blob, const struct rf_sink_call *call,
+                                   int64_t blob, const struct rf_sink_part *parts, size_t count,
                                    struct rf_error *err)
 {
     sqlite3_stmt *stmt;
     enum rf_status status = RF_OK;
 
-    if (call->part_count) {
+    if (count) {
         touch(mapper, blob);
         mapper->has_edges = true;
     }
-    for (size_t i = 0; !status && i < call->part_count; i++) {
-        const struct rf_sink_part *part = &call->parts[i];
+    for (size_t i = 0; !status && i < count; i++) {
+        const struct rf_sink_part *part = &parts[i];
         int64_t child;
         status = child_id(sink, part, &child, err);
         if (!status)
             status = rf_sqlite_stmt(sink, RF_STMT_EDGE_INSERT, &stmt, err);
         if (status)
             break;
-        rf_db_bind(stmt, "iiiitii", mapper->id, blob, (int64_t)i, child, part->name,
+        rf_db_bind(stmt, "iiiitii", mapper->id, blob, mapper->edges++, child, part->name,
                    (int64_t)part->offset, (int64_t)part->size);
         if (part->inlined)
             sqlite3_bind_null(stmt, 6);
@@ -642,7 +642,10 @@ static enum rf_status write_rows(struct rf_sqlite *sink, struct rf_sqlite_mapper
                                dead_classes[RF_DEAD_SINK], reason, call->attempts, err);
         return status;
     }
-    return status ? status : insert_edges(sink, mapper, blob, call, err);
+    mapper->edges_of = blob;
+    mapper->edges = 0;
+    return status ? status
+                  : insert_edges(sink, mapper, blob, call->parts, call->part_count, err);
 }
 
 static enum rf_status write_call(struct rf_sqlite *sink, struct rf_sqlite_mapper *mapper,
@@ -793,11 +796,27 @@ enum rf_status rf_sqlite_put(struct rf_sink *base, const struct rf_sink_item *it
     int64_t id = 0;
     enum rf_status status = place_item(sink, item, &id, &is_stale, err);
 
+    sink->put_last = is_stale ? 0 : id;
+    for (size_t i = 0; i < sink->lane->mapper_count; i++)
+        sink->lane->mappers[i].edges_of = 0;
     if (!status && !is_stale)
         status = write_calls(sink, item, id, err);
     if (!status && stale)
         *stale = is_stale;
     return settle(sink, status);
+}
+
+enum rf_status rf_sqlite_put_parts(struct rf_sink *base, uint16_t mapper,
+                                   const struct rf_sink_part *parts, size_t count,
+                                   struct rf_error *err)
+{
+    struct rf_sqlite *sink = of(base);
+    struct rf_sqlite_mapper *to = &sink->lane->mappers[mapper];
+
+    assert(mapper < sink->lane->mapper_count);
+    if (sink->put_last == 0 || to->edges_of != sink->put_last)
+        return RF_OK;
+    return settle(sink, insert_edges(sink, to, sink->put_last, parts, count, err));
 }
 
 /* ---- removal and arrival ---- */
