@@ -75,7 +75,6 @@ static enum rf_status resolve(struct rf_committer *committer, struct rf_act *act
     struct rf_lookup *lookup = &committer->disk->lookup;
     const struct rf_entry *pending = rf_table_find(&committer->pending, &act->ref);
     enum rf_status status = RF_NOT_FOUND;
-    struct rf_error none = {0};
 
     *in_batch = pending != NULL;
     if (pending) {
@@ -89,12 +88,13 @@ static enum rf_status resolve(struct rf_committer *committer, struct rf_act *act
         if (status != RF_NOT_FOUND)
             return RF_OK;
     }
-    status = rf_lookup_find(lookup, &act->ref, out, NULL, &none);
-    if (status == RF_NOT_FOUND)
+    status = rf_lookup_find(lookup, &act->ref, out, NULL, &act->error);
+    if (status == RF_NOT_FOUND) {
         *out = (struct rf_entry){.ref = act->ref};
-    else if (status != RF_OK)
-        return rf_error_set(&act->error, status, "%s", none.message);
-    return RF_OK;
+        rf_error_clear(&act->error);
+        status = RF_OK;
+    }
+    return status;
 }
 
 static void add_vector(struct rf_committer *committer, const void *data, size_t size)
@@ -213,6 +213,7 @@ static void begin_batch(struct rf_committer *committer)
 {
     const struct rf_commit_point *point = &committer->append.point;
 
+    rf_table_clear_all_of(&committer->pending, committer->entries, committer->record_count);
     committer->planned_count = committer->record_count = committer->vector_count = 0;
     committer->padding = 0;
     committer->size = committer->dead = 0;
@@ -221,7 +222,6 @@ static void begin_batch(struct rf_committer *committer)
     committer->blobs = point->blobs;
     committer->bytes = point->bytes;
     committer->now_us = rf_store_now_us();
-    rf_table_clear(&committer->pending);
 }
 
 static void publish(struct rf_committer *committer)
@@ -392,10 +392,9 @@ static bool is_answered(struct rf_committer *committer, const struct rf_act *act
 
 void rf_committer_submit(struct rf_committer *committer, struct rf_act *act)
 {
-    struct rf_error err = {0};
     struct rf_entry was = {0};
     enum rf_status status =
-        rf_lookup_find(&committer->disk->lookup, &act->ref, &was, &act->own.epoch, &err);
+        rf_lookup_find(&committer->disk->lookup, &act->ref, &was, &act->own.epoch, NULL);
 
     if (status == RF_OK || status == RF_NOT_FOUND) {
         act->own.known = true;

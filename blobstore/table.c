@@ -46,6 +46,24 @@ void rf_table_clear(struct rf_table *table)
     table->count = 0;
 }
 
+/* Everything goes, so a chain may be cut: from where each entry's search begins, free what follows
+ * up to a free slot. A slot cut off by an earlier round was freed in that round too. */
+void rf_table_clear_all_of(struct rf_table *table, const struct rf_entry *entries, size_t count)
+{
+    size_t mask = table->capacity - 1;
+
+    if (count >= table->capacity / 8) {
+        rf_table_clear(table);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t at = (size_t)rf_get_u64(entries[i].ref.digest) & mask;
+        for (; table->slots[at].seq; at = (at + 1) & mask)
+            table->slots[at].seq = 0;
+    }
+    table->count = 0;
+}
+
 static struct rf_entry *find_slot(const struct rf_table *table, const struct rf_blobref *ref)
 {
     size_t mask = table->capacity - 1;

@@ -36,6 +36,8 @@ struct rf_table {
 
 void rf_table_release(struct rf_table *table);
 void rf_table_clear(struct rf_table *table); /* keeps the memory */
+/* The same for a large table that holds only these few: takes time by them, not by its capacity. */
+void rf_table_clear_all_of(struct rf_table *table, const struct rf_entry *entries, size_t count);
 
 /* NULL when there is none. Lent until the next put. */
 const struct rf_entry *rf_table_find(const struct rf_table *table, const struct rf_blobref *ref);
