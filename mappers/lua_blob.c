@@ -328,6 +328,8 @@ static int lines_step(lua_State *L)
         return 0;
     for (;;) {
         bytes = rf_host_window(L, 1, offset, want, "lines");
+        if (bytes.size == 0)
+            return 0;
         end = memchr(bytes.data, '\n', bytes.size);
         if (end || offset + bytes.size == w->size)
             break;

@@ -735,7 +735,8 @@ static bool glob(const char *pattern, const char *text)
 
 static bool patterns_want(struct rf_env *env)
 {
-    const char *name = env->item->kind == RF_ITEM_PART ? NULL : env->item->name; /* a part has none */
+    /* A part has no name. */
+    const char *name = env->item->kind == RF_ITEM_PART ? NULL : env->item->name;
     const char *base = name ? strrchr(name, '/') : NULL;
 
     base = base ? base + 1 : name;

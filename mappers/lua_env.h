@@ -40,7 +40,8 @@ void rf_env_close(struct rf_env *env);
 RF_MUST_USE enum rf_status rf_env_declare(struct rf_env *env, struct rf_buf *json,
                                           struct rf_error *err);
 
-/* The declared tests as JSON: [{"name","blob" (text) or "file","media","filename","rows"|"golden"}]. */
+/* The declared tests as JSON: [{"name","blob" (text) or "file","media","filename",
+ * "rows":{"t":[{}]},"golden","parts":N,"error"}], each member only when it was given. */
 RF_MUST_USE enum rf_status rf_env_tests(struct rf_env *env, struct rf_buf *json,
                                         struct rf_error *err);
 
@@ -76,8 +77,8 @@ const char *rf_media_find(struct rf_bytes head, const char *name);
 
 /*
  * Map one item. output is cleared first; its maximum is decl->limits.output_mb. trace, when not
- * NULL, gets a line per emit and helper call for `mapper run --trace`. message and traceback are the
- * env's until the next call.
+ * NULL, gets a line per emit and helper call for `mapper run --trace`. message and traceback are
+ * the env's until the next call.
  */
 enum rf_env_outcome rf_env_map(struct rf_env *env, const struct rf_env_item *item,
                                struct rf_buf *output, struct rf_buf *trace, const char **message,

@@ -134,7 +134,7 @@ static int base64_value(uint8_t c)
         return 62; /* the URL-safe alphabet */
     if (c == '_')
         return 63;
-    found = c ? memchr(base64_digits, c, 64) : NULL;
+    found = c ? strchr(base64_digits, c) : NULL;
     return found ? (int)(found - base64_digits) : -1;
 }
 

@@ -7,7 +7,8 @@
  * decode would have answered.
  *
  * Numbers: integers within 64 bits stay exact (beyond 2^53 as int64 cdata), others are the nearest
- * double. null is refuge.null; an array carries refuge.array's metatable, so an empty one stays one.
+ * double. null is refuge.null; an array carries refuge.array's metatable, so that an empty one
+ * stays one.
  */
 #include "core/json.h"
 #include "core/json_scan.h"
@@ -738,7 +739,8 @@ static bool flat_array(struct flat *flat, int depth)
     }
     for (size_t index = 0;; index++) {
         char digits[24];
-        path_add(flat, digits, (size_t)snprintf(digits, sizeof digits, "%zu", index));
+        int digit_count = snprintf(digits, sizeof digits, "%zu", index);
+        path_add(flat, digits, (size_t)digit_count);
         if (!flat_next(flat, depth + 1))
             return false;
         flat->size = size;

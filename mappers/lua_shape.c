@@ -460,7 +460,7 @@ static int compare_names(const void *a, const void *b)
 static void put_tables(struct place *place, struct rf_buf *json)
 {
     lua_State *L = place->L;
-    const char *names[RF_TABLES_MAX];
+    const char *names[RF_TABLES_MAX] = {NULL};
     size_t count = 0;
 
     lua_getfield(L, -1, "tables");
@@ -573,7 +573,7 @@ static void put_test_rows(struct place *place, struct rf_buf *json, bool *first)
 {
     lua_State *L = place->L;
     bool first_table = true;
-    const char *names[RF_TABLES_MAX];
+    const char *names[RF_TABLES_MAX] = {NULL};
     size_t count = 0;
 
     lua_getfield(L, -1, "rows");
@@ -581,7 +581,7 @@ static void put_test_rows(struct place *place, struct rf_buf *json, bool *first)
         lua_pushnil(L);
         while (lua_next(L, -2)) {
             if (lua_type(L, -2) != LUA_TSTRING || !lua_istable(L, -1) || count == RF_TABLES_MAX)
-                refuse(place, "rows are lists by table: rows = { countries = { { code = \"AL\" } } }");
+                refuse(place, "rows are lists by table: rows = { t = { { code = \"AL\" } } }");
             names[count++] = lua_tostring(L, -2);
             lua_pop(L, 1);
         }

@@ -169,7 +169,7 @@ static int text_truncate(lua_State *L)
     return 1;
 }
 
-/* Append text with runs of blanks as one, none at its ends; stop once the scratch holds most bytes. */
+/* Append text with runs of blanks as one, none at its ends; stop once buf holds most bytes. */
 static void collapse(struct rf_buf *buf, struct rf_bytes text, size_t most)
 {
     text = trimmed(text);

@@ -74,8 +74,8 @@ static int month_days(int64_t year, int month)
 static bool civil_to_us(const struct civil *c, int64_t *us)
 {
     if (c->year < -YEAR_MAX || c->year > YEAR_MAX || c->month < 1 || c->month > 12 || c->day < 1 ||
-        c->day > month_days(c->year, c->month) || c->hour > 24 || c->minute > 59 || c->second > 60 ||
-        (c->hour == 24 && (c->minute || c->second || c->us)))
+        c->day > month_days(c->year, c->month) || c->hour > 24 || c->minute > 59 ||
+        c->second > 60 || (c->hour == 24 && (c->minute || c->second || c->us)))
         return false;
     *us = days_from_civil(c->year, c->month, c->day) * DAY_US +
           ((c->hour * INT64_C(60) + c->minute) * 60 + c->second) * SECOND_US + c->us;
@@ -416,7 +416,8 @@ static int time_parse(lua_State *L)
         text = rf_bytes(text.data + 1, text.size - 1);
     while (text.size && strchr(" \t\r\n", text.data[text.size - 1]) && text.data[text.size - 1])
         text.size--;
-    if (text.size < 200 && (rf_lua_time_read(text, &us, &offset) || mail_read(text, &us, &offset))) {
+    if (text.size < 200 &&
+        (rf_lua_time_read(text, &us, &offset) || mail_read(text, &us, &offset))) {
         rf_lua_time_push(L, us, offset);
         return 1;
     }
@@ -478,7 +479,7 @@ static int date_field(lua_State *L, const char *name, int fallback)
     return (int)n;
 }
 
-/* time.date{year=, month=, day=, hour=, min=, sec=, us=, offset=}: nil when there is no such day. */
+/* time.date{year=, month=, day=, hour=, min=, sec=, us=, offset=}: nil: there is no such day. */
 static int time_date(lua_State *L)
 {
     struct civil c;

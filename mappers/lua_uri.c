@@ -171,7 +171,7 @@ static int uri_decode(lua_State *L)
     return 1;
 }
 
-/* uri.query(text): the values by name (of equal names the last), and the list of { name, value }. */
+/* uri.query(text): values by name (of equal names the last), and the list of { name, value }. */
 static int uri_query(lua_State *L)
 {
     struct rf_bytes text;

@@ -130,7 +130,7 @@ static bool begins(struct rf_bytes text, const char *words)
     return text.size >= n && strncasecmp((const char *)text.data, words, n) == 0;
 }
 
-/* The first JSON_LOOK bytes are well-formed JSON as far as they go, and begin an array or object. */
+/* The first JSON_LOOK bytes are well-formed JSON so far, and begin an array or object. */
 static bool looks_json(struct rf_bytes text)
 {
     struct rf_json_scan scan;

@@ -28,7 +28,8 @@ return {
             return -- a whole file; its records come as items of their own
         end
         local code, alpha_3, number, name, official, common, flag, former = blob:pick(
-            "alpha_2", "alpha_3", "numeric", "name", "official_name", "common_name", "flag", "alpha_4")
+            "alpha_2", "alpha_3", "numeric", "name", "official_name", "common_name", "flag",
+            "alpha_4")
         if not (code and alpha_3 and number and name) or former then
             return -- another kind of record
         end
@@ -65,10 +66,15 @@ return {
                 },
             },
         },
-        { name = "a language", blob = '{"alpha_2":"sq","alpha_3":"sqi","name":"Albanian"}', rows = {} },
+        {
+            name = "a language",
+            blob = '{"alpha_2":"sq","alpha_3":"sqi","name":"Albanian"}',
+            rows = {},
+        },
         {
             name = "a former country",
-            blob = '{"alpha_2":"YU","alpha_3":"YUG","alpha_4":"YUCS","name":"Yugoslavia","numeric":"891"}',
+            blob = '{"alpha_2":"YU","alpha_3":"YUG","alpha_4":"YUCS","name":"Yugoslavia",'
+                .. '"numeric":"891"}',
             rows = {},
         },
     },

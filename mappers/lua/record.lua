@@ -1,9 +1,10 @@
 -- record.lua - records of JSON and CSV as rows of key and value
 --
--- What is a record: an object of a JSON array of objects, of JSON lines, or of an object whose only
--- member is such an array; a row of CSV under its header. A text that holds several becomes items
--- of their own: a JSON record its exact bytes, a CSV record the RFC 8785 JSON of header -> cell
--- strings. Any other JSON text (a single object, an array of anything else, a scalar) is one record.
+-- What is a record: an object of a JSON array of objects, of JSON lines, or of an object whose
+-- only member is such an array; a row of CSV under its header. A text that holds several becomes
+-- items of their own: a JSON record its exact bytes, a CSV record the RFC 8785 JSON of
+-- header -> cell strings. Any other JSON text (a single object, an array of anything else, a
+-- scalar) is one record.
 --
 -- Each scalar of a record is a row. key is its JSON pointer (RFC 6901) without the leading slash:
 -- "name", "author/name", "tags/0"; "" for a text that is a scalar. value is its text, null for

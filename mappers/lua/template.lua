@@ -33,10 +33,16 @@ return {
     tests = {
         {
             name = "a note",
-            blob = '{"title":"Hello","author":{"name":"Ann"},"created":"2024-05-06T07:08:09Z","stars":5}',
+            blob = {
+                title = "Hello", author = { name = "Ann" },
+                created = "2024-05-06T07:08:09Z", stars = 5,
+            },
             rows = {
                 template_note = {
-                    { title = "Hello", author = "Ann", created = "2024-05-06T07:08:09Z", stars = 5 },
+                    {
+                        title = "Hello", author = "Ann",
+                        created = "2024-05-06T07:08:09Z", stars = 5,
+                    },
                 },
             },
         },

@@ -36,7 +36,8 @@ static enum rf_status lua_fuzz_module(void *user, const char *name, struct rf_by
     return RF_NOT_FOUND;
 }
 
-static enum rf_status lua_fuzz_read(void *user, uint64_t offset, void *out, size_t size, size_t *got)
+static enum rf_status lua_fuzz_read(void *user, uint64_t offset, void *out, size_t size,
+                                    size_t *got)
 {
     const struct lua_fuzz *fuzz = user;
 

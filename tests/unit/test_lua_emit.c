@@ -151,7 +151,8 @@ static const char *part(const char *fields)
     char script[500];
 
     snprintf(script, sizeof script,
-             "return { name = 'm', splits = true, limits = { parts = 2 }, map = function(blob, emit) "
+             "return { name = 'm', splits = true, limits = { parts = 2 }, map = "
+             "function(blob, emit) "
              "emit.part { %s } end }", fields);
     if (!harness_open(&h, script, false))
         fail_msg("%s: %s", fields, h.err.message);
@@ -190,7 +191,8 @@ static void makes_parts(void **state)
                            : strcmp(got, cases[i].want) != 0)
             fail_msg("%s gave %s", cases[i].fields, got);
     }
-    assert_true(harness_open(&h, "return { name = 'm', splits = true, limits = { parts = 2 }, map = "
+    assert_true(harness_open(&h, "return { name = 'm', splits = true, limits = { parts = 2 }, "
+                                 "map = "
                                  "function(blob, emit) for i = 1, 3 do pcall(emit.part, "
                                  "{ bytes = 'x', media = 'a/b' }) end end }", false));
     assert_string_equal(harness_map(&h, ""), "limit: more than limits.parts = 2 parts in one call");
@@ -276,8 +278,8 @@ static enum rf_status need(void *user, const struct rf_blobref *ref, uint64_t *s
     return rf_blobref_equal(&there, ref) ? RF_OK : RF_NOT_FOUND;
 }
 
-static enum rf_status need_read(void *user, const struct rf_blobref *ref, uint64_t offset, void *out,
-                                size_t size, size_t *got)
+static enum rf_status need_read(void *user, const struct rf_blobref *ref, uint64_t offset,
+                                void *out, size_t size, size_t *got)
 {
     (void)user;
     (void)ref;
@@ -292,7 +294,8 @@ static void needs_other_blobs(void **state)
     h.item.need = need;
     h.item.need_read = need_read;
     assert_string_equal(harness_eval(&h, "local b = blob:need(refuge.hash.blobref('there')) "
-                                         "out(b:pick('a')) out(b:content()) out(b.size) out(b.name)",
+                                         "out(b:pick('a')) out(b:content()) out(b.size) "
+                                         "out(b.name)",
                                      ""),
                         "need:there\nt:\"17\"\nt:\"{\"a\":17}\"\nt:\"8\"\nt:null\n");
     assert_string_equal(harness_eval(&h, "out('row') blob:need(refuge.hash.blobref('there')) "

@@ -129,7 +129,8 @@ static void goes_through_tables_in_order(void **state)
            "t:\"1\"\nt:\"2\"\nt:\"4\"\n");
     expect("local t = {} for i = 1, 300 do t['k' .. i] = i end local n, last = 0, '' "
            "for k, v in pairs(t) do n = n + 1 assert(k > last and t[k] == v) last = k end out(n) "
-           "n = 0 local k, v = next(t) while k do n = n + 1 t[k] = nil k, v = next(t, k) end out(n)",
+           "n = 0 local k, v = next(t) while k do n = n + 1 t[k] = nil k, v = next(t, k) end "
+           "out(n)",
            "t:\"300\"\nt:\"300\"\n");
 }
 
@@ -166,7 +167,8 @@ static void keeps_integers_exact(void **state)
            "9223372036854775807,5]') for i = 1, 4 do out(d[i]) end out(d[1] > 5) "
            "out(d[1] - 9007199254740992LL) out(refuge.json.encode(d)) "
            "out(string.format('%d', d[2]))",
-           "t:\"9007199254740993\"\nt:\"-9223372036854775808\"\nt:\"9223372036854775807\"\nt:\"5\"\n"
+           "t:\"9007199254740993\"\nt:\"-9223372036854775808\"\nt:\"9223372036854775807\"\n"
+           "t:\"5\"\n"
            "t:\"true\"\nt:\"1\"\n"
            "t:\"[9007199254740993,-9223372036854775808,9223372036854775807,5]\"\n"
            "t:\"-9223372036854775808\"\n");
@@ -202,7 +204,8 @@ static void limits_stick(void **state)
         "return { name = 'm', limits = { rows = 3 }, tables = { t = { columns = { 'v int' } } },"
         "map = function(blob, emit) for i = 1, 10 do pcall(emit.t, { v = i }) end end }";
     static const char output[] =
-        "return { name = 'm', limits = { output_mb = 1 }, tables = { t = { columns = { 'v text' } } },"
+        "return { name = 'm', limits = { output_mb = 1 }, tables = { t = { columns = { 'v "
+        "text' } } },"
         "map = function(blob, emit) for i = 1, 30 do coroutine.wrap(function() "
         "pcall(emit.t, { v = ('x'):rep(100000) }) end)() end end }";
 
@@ -253,7 +256,8 @@ static void the_heap_has_a_limit(void **state)
                 fail_msg("passed the limit: %s", bombs[i]);
     /* Garbage is no growth: 200 MB made and dropped, with 6 of 16 MB kept. */
     for (int jit_off = 0; jit_off < 2; jit_off++)
-        assert_int_equal(exit_status_of("local keep = {} for i = 1, 6 do keep[i] = ('x'):rep(1024 * "
+        assert_int_equal(exit_status_of("local keep = {} for i = 1, 6 do keep[i] = "
+                                        "('x'):rep(1024 * "
                                         "1000) .. i end for i = 1, 2000 do local s = ('y'):rep(100 "
                                         "* 1000) .. i end out(#keep)", jit_off), 0);
 }
@@ -263,7 +267,8 @@ static void a_failed_row_leaves_nothing(void **state)
     (void)state;
     assert_true(harness_open(&h, "return { name = 'm', tables = { t = { columns = { 'a text', "
                                  "'b int' } } }, map = function(blob, emit) "
-                                 "emit.t { a = 'first', b = 1 } pcall(emit.t, { a = 'half', b = 'x' })"
+                                 "emit.t { a = 'first', b = 1 } pcall(emit.t, { a = 'half', b "
+                                 "= 'x' })"
                                  "emit.t { a = 'last', b = 2 } end }", false));
     assert_string_equal(harness_map(&h, ""), "t:\"first\"|1\nt:\"last\"|2\n");
 }
@@ -287,7 +292,8 @@ static void matches(void **state)
         "tables = { t = { columns = { 'v text' } } }, "
         "map = function(blob, emit) emit.t { v = blob.media } end }";
     static const char by_function[] =
-        "return { name = 'm', on = 'file', match = function(blob) return blob:sub(1, 2) == 'ab' end,"
+        "return { name = 'm', on = 'file', match = function(blob) return blob:sub(1, 2) == "
+        "'ab' end,"
         "tables = { t = { columns = { 'v text' } } }, "
         "map = function(blob, emit) emit.t { v = blob.name } end }";
 
@@ -347,7 +353,8 @@ static void traces(void **state)
 {
     (void)state;
     assert_true(harness_open(&h, "return { name = 'm', tables = { t = { columns = { 'v text' } } },"
-                                 "\nmap = function(blob, emit)\nlocal d = refuge.json.decode('[1]')\n"
+                                 "\nmap = function(blob, emit)\nlocal d = "
+                                 "refuge.json.decode('[1]')\n"
                                  "print('seen', d[1])\nemit.t { v = 'x' }\nend }", false));
     harness_map_bytes(&h, rf_bytes_text(""), &h.trace);
     assert_non_null(strstr(rf_buf_text(&h.trace), "test.lua:3: decode\n"));

@@ -108,7 +108,8 @@ static void time(void **state)
         {"time.parse('9999-12-31T23:59:59Z').epoch", "253402300799"},
         {"time.parse('+171546-01-02')", "+171546-01-02T00:00:00"},
         {"time.parse('-0044-03-15').year", "-44"},
-        {"time.parse('Fri, 21 Nov 1997 09:55:06 -0600')", "1997-11-21T09:55:06-06:00"}, /* RFC 5322 */
+        /* Of RFC 5322. */
+        {"time.parse('Fri, 21 Nov 1997 09:55:06 -0600')", "1997-11-21T09:55:06-06:00"},
         {"time.parse('Thu, 13 Feb 1969 23:32 -0330 (Newfoundland Time)')",
          "1969-02-13T23:32:00-03:30"},
         {"time.parse('21 Nov 97 09:55:06 GMT')", "1997-11-21T09:55:06Z"},
@@ -151,7 +152,8 @@ static void uri(void **state)
          "{\"fragment\":\"frag\",\"host\":\"example.com\",\"path\":\"/a/b\",\"port\":8080,"
          "\"query\":\"x=1&y\",\"scheme\":\"http\",\"userinfo\":\"user:pw\"}"},
         {"json.encode(uri.parse('mailto:a@b.c'))", "{\"path\":\"a@b.c\",\"scheme\":\"mailto\"}"},
-        {"json.encode(uri.parse('//[::1]:80/x'))", "{\"host\":\"[::1]\",\"path\":\"/x\",\"port\":80}"},
+        {"json.encode(uri.parse('//[::1]:80/x'))",
+         "{\"host\":\"[::1]\",\"path\":\"/x\",\"port\":80}"},
         {"json.encode(uri.parse('../a?b'))", "{\"path\":\"../a\",\"query\":\"b\"}"},
         {"json.encode(uri.parse(''))", "{\"path\":\"\"}"},
         {"uri.encode('a b/\xc3\xa9~')", "a%20b%2F%C3%A9~"},
@@ -257,7 +259,8 @@ static void csv(void **state)
         {JSON("'b,a,\xef\xbf\xbd,\xf0\x9f\x98\x80\\n1,\"q\"\"\",3,4\\n'"),
          "{\"a\":\"q\\\"\",\"b\":\"1\",\"\xf0\x9f\x98\x80\":\"4\",\"\xef\xbf\xbd\":\"3\"}"},
         {JSON("'x,x,,x_2\\n1,2,3,4,5\\n6\\n'"),
-         "{\"column_3\":\"3\",\"column_5\":\"5\",\"x\":\"1\",\"x_2\":\"2\",\"x_2_2\":\"4\"};{\"x\":\"6\"}"},
+         "{\"column_3\":\"3\",\"column_5\":\"5\",\"x\":\"1\",\"x_2\":\"2\","
+         "\"x_2_2\":\"4\"};{\"x\":\"6\"}"},
         {JSON("'a,b\\n'"), ""},
         {"(function() local t = {} for r, at, size in csv.records('n;v\\nx;1\\ny;2') do "
          "t[#t + 1] = r.n .. r.v .. at .. '+' .. size end return table.concat(t, ' ') end)()",
@@ -274,7 +277,8 @@ static void csv(void **state)
 static void csv_streams(void **state)
 {
     static const char script[] =
-        "return { name = 'm', limits = { memory_mb = 3 }, tables = { t = { columns = { 'v int' } } },"
+        "return { name = 'm', limits = { memory_mb = 3 }, tables = { t = { columns = { 'v "
+        "int' } } },"
         "map = function(blob, emit) local n, bytes = 0, 0\n"
         "for text in refuge.csv.json(blob) do n, bytes = n + 1, bytes + #text end\n"
         "emit.t { v = n } emit.t { v = bytes } end }";

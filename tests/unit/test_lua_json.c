@@ -130,7 +130,8 @@ static void picks_what_decode_finds(void **state)
         "local function at(...) local v = d for _, k in ipairs { ... } do\n"
         "  if type(v) ~= 'table' then return nil end v = v[k] end return v end\n"
         "local encode = refuge.json.encode\n"
-        "local a, ab, abc, x, p1, whole = blob:pick('a', 'a.b', 'a.b.c', 'x', '/l/1', '/l/2/k~1~0')\n"
+        "local a, ab, abc, x, p1, whole = blob:pick('a', 'a.b', 'a.b.c', 'x', '/l/1', "
+        "'/l/2/k~1~0')\n"
         "for _, pair in ipairs { { a, at 'a' }, { ab, at('a', 'b') }, { abc, at('a', 'b', 'c') },\n"
         "  { x, at 'x' }, { p1, at('l', 2) }, { whole, at('l', 3, 'k/~') } } do\n"
         "  assert(encode(pair[1]) == encode(pair[2]), encode(pair[1]) .. encode(pair[2]))\n"
@@ -274,7 +275,8 @@ static void finds_records(void **state)
         {T("7"), "t:\"scalar\"\n"},
     };
     static const struct text broken[] = {
-        T(""), T("[{}"), T("[{},"), T("[{}]]"), T("[{}] x"), T("{\"x\":[{}]"), T("{\"a\":1}\n{\"a\":"),
+        T(""), T("[{}"), T("[{},"), T("[{}]]"), T("[{}] x"),
+        T("{\"x\":[{}]"), T("{\"a\":1}\n{\"a\":"),
         T("{\"a\":1}\n5"), T("{\"a\":1}\n[]"), T("{\"x\":[{\"a\":tru}]}"), T("[{\"a\":1} {}]"),
     };
 
@@ -311,7 +313,8 @@ static void streams_large_content(void **state)
     for (int array = 0; array < 2; array++) {
         rf_buf_init(&text, 16 << 20);
         for (int i = 0; i < 60000; i++)
-            rf_buf_printf(&text, "%s{\"n\":%7d,\"text\":\"%076d\"}%s", array && i == 0 ? "[" : "", i,
+            rf_buf_printf(&text, "%s{\"n\":%7d,\"text\":\"%076d\"}%s", array && i == 0 ? "[" : "",
+                          i,
                           i, !array ? "\n" : i < 59999 ? ",\n" : "]");
         assert_true(harness_open(&h, script, false));
         h.windowed = true;
@@ -333,7 +336,8 @@ static void flattens(void **state)
     assert_string_equal(
         run(body, (struct text)T("{\"a\":{\"b/~\":[1.50,{\"c\":\"x\\ty\"}],\"\":null},\"t\":true,"
                                  "\"e\":[],\"big\":9007199254740993}"), false),
-        "t:\"a/b~1~0/0=1.50 number 1.5\"\nt:\"a/b~1~0/1/c=x\ty string nil\"\nt:\"a/=nil null nil\"\n"
+        "t:\"a/b~1~0/0=1.50 number 1.5\"\nt:\"a/b~1~0/1/c=x\ty string nil\"\nt:\"a/=nil null "
+        "nil\"\n"
         "t:\"t=true boolean nil\"\nt:\"big=9007199254740993 number 9007199254740993\"\n");
     assert_string_equal(run(body, (struct text)T("\"s\""), false), "t:\"=s string nil\"\n");
 }

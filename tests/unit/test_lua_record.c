@@ -52,7 +52,8 @@ static void open_mapper(const char *path)
 }
 
 /* The expected row's columns, in the dump's form. */
-static void put_expected(struct rf_buf *want, const struct rf_json *row, const struct rf_table *table)
+static void put_expected(struct rf_buf *want, const struct rf_json *row,
+                         const struct rf_table *table)
 {
     rf_buf_printf(want, "%s", table->name);
     for (size_t i = 0; i < table->column_count; i++) {
