@@ -2,8 +2,8 @@
  * chunk.h - cutting content where the content says so
  *
  * A border depends only on the 64 bytes before it, so an edit moves the borders near it and no
- * others. Gear hash with two masks (Xia et al., "FastCDC", USENIX ATC 2016). Table, masks and bounds
- * are part of the format (doc/format-schema.md): changing one stores everything a second time.
+ * others. Gear hash with two masks (Xia et al., "FastCDC", USENIX ATC 2016). Table, masks and
+ * bounds are part of the format (doc/format-schema.md): another one stores everything anew.
  */
 #ifndef RF_BACKUP_CHUNK_H
 #define RF_BACKUP_CHUNK_H

@@ -1,8 +1,8 @@
 /*
  * schema.c - file blobs as bytes: written in one form, and read only in that form
  *
- * The parser takes what it needs and then encodes it again: what does not come out byte for byte was
- * not canonical, held a number written another way, or a member this version does not know.
+ * The parser takes what it needs and then encodes it again: what does not come out byte for byte
+ * was not canonical, held a number written another way, or a member this version does not know.
  */
 #include "backup/schema.h"
 
@@ -203,7 +203,8 @@ static enum rf_status take_name(struct reader *reader, const struct rf_json *roo
         return status;
     out->name_is_text = name != NULL;
     if (!name_is_good(out->name))
-        return invalid(reader, "name", "must be 1 to 1024 bytes without '/' and NUL, not '.' or '..'");
+        return invalid(reader, "name",
+                       "must be 1 to 1024 bytes without '/' and NUL, not '.' or '..'");
     return RF_OK;
 }
 
@@ -244,7 +245,8 @@ static enum rf_status check_form(struct reader *reader, struct rf_buf *again, co
         return rf_error_set(reader->err, RF_NOMEM, "no memory to check a schema blob");
     if (again->failed || !rf_bytes_equal(rf_buf_bytes(again), bytes))
         return rf_error_set(reader->err, RF_INVALID,
-                            "%s blob: not in RFC 8785 form, or with members this version does not know",
+                            "%s blob: not in RFC 8785 form, or with members this version does not "
+                            "know",
                             what);
     return RF_OK;
 }
@@ -310,7 +312,9 @@ static enum rf_schema_kind claimed_kind(struct rf_bytes bytes, unsigned *version
         size = strlen(names[i]);
         if (left <= size || memcmp(p, names[i], size) != 0)
             continue;
-        for (p += size, left -= size; left > 0 && *p >= '0' && *p <= '9' && *version < 100000; p++, left--)
+        p += size;
+        left -= size;
+        for (; left > 0 && *p >= '0' && *p <= '9' && *version < 100000; p++, left--)
             *version = *version * 10 + (unsigned)(*p - '0');
         if (left == 0 || *p != '"')
             *version = 0;
@@ -342,7 +346,8 @@ enum rf_status rf_schema_parse(enum rf_schema_kind *kind, struct rf_file *out,
     claim = rf_json_find(root, "!refuge"); /* a string, or it would not have parsed */
     if (*kind == RF_SCHEMA_NONE || version > VERSION)
         return rf_error_set(err, RF_UNSUPPORTED,
-                            "schema blob of kind '%.40s': this refuge knows file/1, tree/1 and ref/1",
+                            "schema blob of kind '%.40s': this refuge knows file/1, tree/1 and "
+                            "ref/1",
                             rf_json_string(claim));
     if (version == 0)
         return rf_error_set(err, RF_INVALID, "schema blob of kind '%.40s' without a version",
@@ -380,7 +385,8 @@ static enum rf_status read_part(struct rf_store *store, const struct rf_file_par
     if (status != RF_OK || got == size)
         return status;
     rf_blobref_format(&part->ref, text);
-    return rf_error_set(err, RF_CORRUPT, "%s is shorter than the %llu bytes the file blob says", text,
+    return rf_error_set(err, RF_CORRUPT, "%s is shorter than the %llu bytes the file blob says",
+                        text,
                         (unsigned long long)part->size);
 }
 

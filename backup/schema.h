@@ -25,7 +25,8 @@ struct rf_file_part {
 };
 
 struct rf_file {
-    struct rf_bytes name; /* raw bytes, as the file system has them; NUL behind. One name, no path */
+    struct rf_bytes name; /* raw bytes, as the file system has them; NUL behind. One name,
+        no path */
     bool name_is_text;    /* valid UTF-8 */
     uint64_t size;
     uint32_t mode; /* permission bits: at most 07777 */

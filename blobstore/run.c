@@ -65,7 +65,8 @@ static enum rf_status check_trailer(struct rf_run *run, const uint8_t *trailer, 
     if (memcmp(trailer, RUN_MAGIC, 8) != 0)
         return corrupt(run, err, "its end is not that of a run");
     if (rf_get_u32(trailer + 8) > RUN_VERSION)
-        return rf_error_set(err, RF_UNSUPPORTED, "lookup run '%s' has format %u, this program knows %d",
+        return rf_error_set(err, RF_UNSUPPORTED,
+                            "lookup run '%s' has format %u, this program knows %d",
                             run->name, rf_get_u32(trailer + 8), RUN_VERSION);
     if (rf_get_u32(trailer + 8) != RUN_VERSION || rf_get_u32(trailer + 12) != RUN_ENTRY_SIZE ||
         sources > RF_RUN_SOURCES_MAX ||
@@ -92,7 +93,8 @@ static enum rf_status take_footer(struct rf_run *run, const uint8_t *footer, str
         run->first[i] = rf_get_u64(p);
         run->prefixes[i].count = rf_get_u64(p + 8);
         memcpy(run->prefixes[i].sum, p + 16, 32);
-        if (run->first[i] > run->info.count || (i == 0 ? run->first[0] != 0 : run->first[i] < run->first[i - 1]))
+        if (run->first[i] > run->info.count ||
+            (i == 0 ? run->first[0] != 0 : run->first[i] < run->first[i - 1]))
             return corrupt(run, err, "its prefixes are out of order");
     }
     run->first[256] = run->info.count;
@@ -101,7 +103,8 @@ static enum rf_status take_footer(struct rf_run *run, const uint8_t *footer, str
         return rf_error_set(err, RF_NOMEM, "no memory to open lookup run '%s'", run->name);
     for (size_t i = 0; i < run->info.source_count; i++) {
         p = footer + RUN_PREFIXES_SIZE + i * RUN_SOURCE_SIZE;
-        run->sources[i] = (struct rf_run_source){rf_get_u64(p), rf_get_u64(p + 8), rf_get_u64(p + 16)};
+        run->sources[i] = (struct rf_run_source){rf_get_u64(p), rf_get_u64(p + 8),
+                                                 rf_get_u64(p + 16)};
     }
     run->info.sources = run->sources;
     return RF_OK;
@@ -120,7 +123,8 @@ static enum rf_status load(struct rf_run *run, struct rf_error *err)
     file_size = (uint64_t)st.st_size;
     if (file_size < RUN_PREFIXES_SIZE + RUN_TRAILER_SIZE)
         return corrupt(run, err, "it is too short");
-    if ((status = read_all(run, trailer, sizeof trailer, file_size - sizeof trailer, err)) != RF_OK ||
+    if ((status = read_all(run, trailer, sizeof trailer, file_size - sizeof trailer,
+                           err)) != RF_OK ||
         (status = check_trailer(run, trailer, file_size, err)) != RF_OK)
         return status;
     size = rf_get_u32(trailer + 60);
@@ -193,7 +197,8 @@ static bool page_is_good(const struct rf_run *run, uint64_t number, const uint8_
     if (rf_get_u32(page + 8) != (uint32_t)number ||
         rf_get_u32(page + 12) != run_page_entries(run->info.count, number))
         return false;
-    return rf_get_u64(page) == XXH3_64bits_withSeed(page + 8, RUN_PAGE_SIZE - 8, run->tag + number) ||
+    return rf_get_u64(page) == XXH3_64bits_withSeed(page + 8, RUN_PAGE_SIZE - 8,
+                                                    run->tag + number) ||
            !RF_SAFEGUARD("run-page-checksum");
 }
 
@@ -204,7 +209,8 @@ enum rf_status run_read_pages(struct rf_run *run, uint64_t page, size_t count, u
 
     for (size_t i = 0; status == RF_OK && i < count; i++)
         if (!page_is_good(run, page + i, out + i * RUN_PAGE_SIZE))
-            status = rf_error_set(err, RF_CORRUPT, "lookup run '%s' is corrupt: page %llu fails its checksum",
+            status = rf_error_set(err, RF_CORRUPT,
+                                  "lookup run '%s' is corrupt: page %llu fails its checksum",
                                   run->name, (unsigned long long)(page + i));
     return status;
 }
@@ -282,7 +288,8 @@ static enum rf_status find_index(struct rf_run *run, const uint8_t *digest,
         if (*index == entries && try < high) {
             low = try + 1;
             try = probe == 1 ? low : low + (high - low) / 2;
-        } else if (*index == 0 && try > low && memcmp(entry_at(page, 0), digest, RF_DIGEST_SIZE) > 0) {
+        } else if (*index == 0 && try > low &&
+                   memcmp(entry_at(page, 0), digest, RF_DIGEST_SIZE) > 0) {
             high = try - 1;
             try = probe == 1 ? high : low + (high - low) / 2;
         } else {

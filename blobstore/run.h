@@ -51,8 +51,8 @@ struct rf_run_writer;
 
 /*
  * Begin the run called name in the folder dir (lent until the writer is freed), from these sources
- * (copied; in the order of from_seq). It grows as "<name>.tmp"; such a file that a crash left behind
- * is written over, and may be removed by anyone who holds the store's lock.
+ * (copied; in the order of from_seq). It grows as "<name>.tmp"; such a file that a crash left
+ * behind is written over, and may be removed by anyone who holds the store's lock.
  */
 RF_MUST_USE enum rf_status rf_run_create(struct rf_run_writer **out, int dir, const char *name,
                                          const struct rf_run_source *sources, size_t source_count,

@@ -39,7 +39,8 @@ static void sift_down(struct rf_run_cursor *cursor, size_t at)
         struct input *moved = cursor->heap[at];
         if (child >= cursor->heap_count)
             return;
-        if (child + 1 < cursor->heap_count && comes_before(cursor->heap[child + 1], cursor->heap[child]))
+        if (child + 1 < cursor->heap_count && comes_before(cursor->heap[child + 1],
+                                                           cursor->heap[child]))
             child++;
         if (!comes_before(cursor->heap[child], moved))
             return;
@@ -68,7 +69,8 @@ static enum rf_status advance(struct input *input, struct rf_error *err)
         input->window_first = page;
         input->window_count = count;
     }
-    run_entry_decode(&input->entry, input->window + (page - input->window_first) * RUN_PAGE_SIZE + RUN_PAGE_HEAD +
+    run_entry_decode(&input->entry,
+                     input->window + (page - input->window_first) * RUN_PAGE_SIZE + RUN_PAGE_HEAD +
                                         input->next % RUN_PAGE_ENTRIES * RUN_ENTRY_SIZE);
     input->next++;
     return RF_OK;
@@ -99,7 +101,8 @@ enum rf_status rf_run_cursor_open(struct rf_run_cursor **out, struct rf_run *con
     enum rf_status status = RF_OK;
 
     if (count > RF_RUN_MERGE_MAX)
-        return rf_error_set(err, RF_LIMIT, "%zu lookup runs at once, at most %d", count, RF_RUN_MERGE_MAX);
+        return rf_error_set(err, RF_LIMIT, "%zu lookup runs at once, at most %d", count,
+                            RF_RUN_MERGE_MAX);
     cursor = calloc(1, sizeof *cursor);
     if (cursor) {
         cursor->inputs = calloc(count + 1, sizeof *cursor->inputs);

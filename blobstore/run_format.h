@@ -13,8 +13,8 @@
  *             76 u32 stored
  *
  * Checksums are XXH3-64: of a page from byte 8, seeded with tag + page number, so that a page of
- * another place or another run does not pass; of the footer up to the checksum, unseeded. The tag is
- * XXH3-64 of the sources' bytes. All pages but the last are full.
+ * another place or another run does not pass; of the footer up to the checksum, unseeded. The tag
+ * is XXH3-64 of the sources' bytes. All pages but the last are full.
  */
 #ifndef RF_BLOBSTORE_RUN_FORMAT_H
 #define RF_BLOBSTORE_RUN_FORMAT_H

@@ -1,4 +1,4 @@
-/* run_write.c - runs grow under a temporary name, 16 pages at a time, and get their own at the end. */
+/* run_write.c - runs grow under a temporary name, 16 pages at a time, then get their own. */
 #include "blobstore/run_format.h"
 
 #include <assert.h>
@@ -32,7 +32,8 @@ static enum rf_status write_all(struct rf_run_writer *writer, const uint8_t *dat
         if (done < 0 && errno == EINTR)
             continue;
         if (done <= 0)
-            return rf_error_errno(err, RF_IO, done < 0 ? errno : EIO, "cannot write lookup run '%s'",
+            return rf_error_errno(err, RF_IO, done < 0 ? errno : EIO,
+                                  "cannot write lookup run '%s'",
                                   writer->temporary);
         data += done;
         size -= (size_t)done;
@@ -48,7 +49,8 @@ enum rf_status rf_run_create(struct rf_run_writer **out, int dir, const char *na
 
     assert(strlen(name) <= RF_RUN_NAME_MAX);
     if (source_count > RF_RUN_SOURCES_MAX)
-        return rf_error_set(err, RF_LIMIT, "lookup run '%s' of %zu parts of the log, at most %d", name,
+        return rf_error_set(err, RF_LIMIT, "lookup run '%s' of %zu parts of the log, at most %d",
+                            name,
                             source_count, RF_RUN_SOURCES_MAX);
     writer = calloc(1, sizeof *writer);
     if (writer)
@@ -134,7 +136,8 @@ static enum rf_status write_pages(struct rf_run_writer *writer, size_t pages, st
         memset(page + used, 0, RUN_PAGE_SIZE - used);
         rf_put_u32(page + 8, (uint32_t)(first + i));
         rf_put_u32(page + 12, entries);
-        rf_put_u64(page, XXH3_64bits_withSeed(page + 8, RUN_PAGE_SIZE - 8, writer->tag + first + i));
+        rf_put_u64(page, XXH3_64bits_withSeed(page + 8, RUN_PAGE_SIZE - 8,
+                                              writer->tag + first + i));
     }
     return write_all(writer, writer->pages, pages * RUN_PAGE_SIZE, err);
 }
@@ -149,7 +152,8 @@ enum rf_status rf_run_add(struct rf_run_writer *writer, const struct rf_run_entr
     assert(writer->count == 0 || rf_blobref_compare(&entry->ref, &writer->last) > 0);
     if (run_page_count(writer->count + 1) > UINT32_MAX)
         return rf_error_set(err, RF_LIMIT, "lookup run '%s' has too many entries", writer->name);
-    encode_entry(writer->pages + page * RUN_PAGE_SIZE + RUN_PAGE_HEAD + index * RUN_ENTRY_SIZE, entry);
+    encode_entry(writer->pages + page * RUN_PAGE_SIZE + RUN_PAGE_HEAD + index * RUN_ENTRY_SIZE,
+                 entry);
     writer->last = entry->ref;
     count_entry(writer, entry);
     if (page == RUN_IO_PAGES - 1 && index == RUN_PAGE_ENTRIES - 1)

@@ -52,11 +52,13 @@ enum rf_status rf_blobref_parse(struct rf_blobref *out, const char *text, size_t
     struct rf_blobref ref = {.algo = RF_ALGO_SHA256};
 
     if (size < PREFIX_SIZE || memcmp(text, PREFIX, PREFIX_SIZE) != 0)
-        return rf_error_set(err, RF_INVALID, "'%.*s' is not a blobref: it must start with 'sha256-'",
+        return rf_error_set(err, RF_INVALID,
+                            "'%.*s' is not a blobref: it must start with 'sha256-'",
                             (int)(size < 80 ? size : 80), text);
     if (size != PREFIX_SIZE + 2 * RF_DIGEST_SIZE)
         return rf_error_set(err, RF_INVALID,
-                            "'%.*s' is not a blobref: %zu characters after 'sha256-', 64 are needed",
+                            "'%.*s' is not a blobref: %zu characters after 'sha256-', 64 are "
+                            "needed",
                             (int)(size < 80 ? size : 80), text, size - PREFIX_SIZE);
     for (size_t i = 0; i < RF_DIGEST_SIZE; i++) {
         int high = hex_value(text[PREFIX_SIZE + 2 * i]);

@@ -303,8 +303,10 @@ static struct rf_bytes word_here(const struct lua *lua)
 static bool is_keyword(struct rf_bytes word)
 {
     static const char *const keywords[] = {
-        "and",   "break", "do",  "else", "elseif", "end",    "false", "for",  "function", "goto",  "if",
-        "in",    "local", "nil", "not",  "or",     "repeat", "return", "then", "true",    "until", "while"};
+        "and",   "break", "do",  "else", "elseif", "end",    "false", "for",  "function", "goto",
+            "if",
+        "in",    "local", "nil", "not",  "or",     "repeat", "return", "then", "true",    "until",
+            "while"};
 
     for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)
         if (rf_bytes_equal(word, rf_bytes_text(keywords[i])))
@@ -336,7 +338,8 @@ static enum rf_status take_value(struct lua *lua, struct rf_json *value)
         value->type = RF_JSON_NUMBER;
         return take_number(lua, &value->text);
     }
-    if (rf_bytes_equal(word, rf_bytes_text("true")) || rf_bytes_equal(word, rf_bytes_text("false"))) {
+    if (rf_bytes_equal(word, rf_bytes_text("true")) || rf_bytes_equal(word,
+                                                                      rf_bytes_text("false"))) {
         value->type = word.size == 4 ? RF_JSON_TRUE : RF_JSON_FALSE;
         lua->p += word.size;
         return RF_OK;
@@ -384,7 +387,8 @@ static enum rf_status take_key(struct lua *lua, struct rf_bytes *key, bool *name
             return RF_OK;
         }
         if (is_keyword(word))
-            return rf_error_set(lua->err, RF_INVALID, "%s:%u: '%.*s' is a word of Lua; write [\"%.*s\"] =",
+            return rf_error_set(lua->err, RF_INVALID,
+                                "%s:%u: '%.*s' is a word of Lua; write [\"%.*s\"] =",
                                 lua->file, lua->line, (int)word.size, word.data, (int)word.size,
                                 word.data);
         text = word;
@@ -455,9 +459,11 @@ static enum rf_status take_table(struct lua *lua, struct rf_json *value)
         if (peek(lua, 0) == '}')
             break;
         if (lua->p == lua->end)
-            return rf_error_set(lua->err, RF_INVALID, "%s:%u: the table that begins in line %u is not closed with '}'",
+            return rf_error_set(lua->err, RF_INVALID,
+                                "%s:%u: the table that begins in line %u is not closed with '}'",
                                 lua->file, lua->line, value->line);
-        if ((status = take_entry(lua, first, value)) != RF_OK || (status = skip_space(lua)) != RF_OK)
+        if ((status = take_entry(lua, first, value)) != RF_OK || (status =
+                                                                  skip_space(lua)) != RF_OK)
             return status;
         if (peek(lua, 0) == ',' || peek(lua, 0) == ';')
             lua->p++;
@@ -515,13 +521,15 @@ static enum rf_status parse_json(const struct rf_json **root, struct rf_arena *a
 {
     struct rf_error cause = {0};
     enum rf_status status = rf_json_parse(root, arena, text, &cause);
-    unsigned line;
-    int used = 0;
+    char *rest;
+    unsigned long line;
 
     if (status == RF_OK)
         return RF_OK;
-    if (sscanf(cause.message, "line %u, %n", &line, &used) == 1 && used > 0) /* "file:line: " */
-        return rf_error_set(err, status, "%s:%u: %s", file, line, cause.message + used);
+    if (strncmp(cause.message, "line ", 5) == 0) { /* "line 3, column 4: ..." */
+        line = strtoul(cause.message + 5, &rest, 10);
+        return rf_error_set(err, status, "%s:%lu: %s", file, line, rest + strspn(rest, ", "));
+    }
     return rf_error_set(err, status, "%s: %s", file, cause.message);
 }
 
@@ -549,7 +557,8 @@ enum rf_status rf_conf_parse(struct rf_conf *out, struct rf_arena *arena, const 
     if (status != RF_OK)
         return status;
     if (root->type != RF_JSON_OBJECT)
-        return rf_error_set(err, RF_INVALID, "%s:%u: the outer table holds sections: name = { ... }", file,
+        return rf_error_set(err, RF_INVALID,
+                            "%s:%u: the outer table holds sections: name = { ... }", file,
                             root->line);
     *out = (struct rf_conf){.file = lua.file, .root = root};
     return RF_OK;
@@ -564,13 +573,15 @@ enum rf_status rf_conf_read(struct rf_conf *out, struct rf_arena *arena, const c
     ssize_t got = 1;
 
     if (fd < 0)
-        return rf_error_errno(err, errno == ENOENT ? RF_NOT_FOUND : errno == EACCES ? RF_DENIED : RF_IO,
+        return rf_error_errno(err,
+                              errno == ENOENT ? RF_NOT_FOUND : errno == EACCES ? RF_DENIED : RF_IO,
                               errno, "cannot read configuration '%s'", path);
     rf_buf_init(&buf, RF_CONF_SIZE_MAX + 4096);
     while (got != 0) {
         uint8_t *to = rf_buf_reserve(&buf, 4096);
         if (!to) {
-            status = rf_error_set(err, RF_LIMIT, "%s: larger than %u bytes", path, RF_CONF_SIZE_MAX);
+            status = rf_error_set(err, RF_LIMIT, "%s: larger than %u bytes", path,
+                                  RF_CONF_SIZE_MAX);
             break;
         }
         got = read(fd, to, 4096);
@@ -593,7 +604,8 @@ enum rf_status rf_conf_read(struct rf_conf *out, struct rf_arena *arena, const c
 
 const char *rf_option_type_name(enum rf_option_type type)
 {
-    static const char *const names[] = {"text", "path", "number", "size", "duration", "true or false", "list"};
+    static const char *const names[] = {"text", "path", "number", "size", "duration",
+                                        "true or false", "list"};
     return names[type];
 }
 
@@ -616,8 +628,10 @@ struct unit {
     int64_t factor;
 };
 
-static const struct unit size_units[] = {{"", 1}, {"k", 1024}, {"M", 1 << 20}, {"G", 1 << 30}, {"T", (int64_t)1 << 40}, {NULL, 0}};
-static const struct unit duration_units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}, {NULL, 0}};
+static const struct unit size_units[] = {{"", 1}, {"k", 1024}, {"M", 1 << 20}, {"G", 1 << 30},
+                                         {"T", (int64_t)1 << 40}, {NULL, 0}};
+static const struct unit duration_units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000},
+                                             {"d", 86400000}, {NULL, 0}};
 static const struct unit no_units[] = {{"", 1}, {NULL, 0}};
 
 /* Digits and one of the units; false when it is not that or does not fit. */
@@ -630,7 +644,8 @@ static bool parse_units(const char *text, const struct unit *units, int64_t *out
     if (!is_digit(*p))
         return false;
     for (; is_digit(*p); p++)
-        if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, *p - '0', &value))
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, *p - '0', &value))
             return false;
     for (; units->name; units++)
         if (strcmp(p, units->name) == 0) {
@@ -642,7 +657,9 @@ static bool parse_units(const char *text, const struct unit *units, int64_t *out
 
 static const struct unit *units_of(enum rf_option_type type)
 {
-    return type == RF_OPTION_SIZE ? size_units : type == RF_OPTION_DURATION ? duration_units : no_units;
+    if (type == RF_OPTION_SIZE)
+        return size_units;
+    return type == RF_OPTION_DURATION ? duration_units : no_units;
 }
 
 /* A number as a person would write it for this type. */
@@ -668,7 +685,8 @@ static enum rf_status check_range(const struct rf_option *option, int64_t number
     print_units(high, sizeof high, option->type, max);
     if (max == INT64_MAX)
         return rf_error_set(err, RF_INVALID, "option '%s' must be at least %s", option->name, low);
-    return rf_error_set(err, RF_INVALID, "option '%s' must be from %s to %s", option->name, low, high);
+    return rf_error_set(err, RF_INVALID, "option '%s' must be from %s to %s", option->name, low,
+                        high);
 }
 
 static enum rf_status check_choice(const struct rf_option *option, const char *text,
@@ -689,7 +707,8 @@ static enum rf_status check_choice(const struct rf_option *option, const char *t
     if (near)
         return rf_error_set(err, RF_INVALID, "option '%s': unknown value '%s', did you mean '%s'?",
                             option->name, text, near);
-    return rf_error_set(err, RF_INVALID, "option '%s': unknown value '%s', allowed are %s", option->name,
+    return rf_error_set(err, RF_INVALID, "option '%s': unknown value '%s', allowed are %s",
+                        option->name,
                         text, list);
 }
 
@@ -719,7 +738,8 @@ enum rf_status rf_option_parse(const struct rf_option *option, const char *text,
             status = check_range(option, setting.number, err);
     }
     if (status != RF_OK)
-        return rf_error_set(err, status, "option '%s' must be %s, not '%s'", option->name, wanted(option->type), text);
+        return rf_error_set(err, status, "option '%s' must be %s, not '%s'", option->name,
+                            wanted(option->type), text);
     *out = setting;
     return RF_OK;
 }
@@ -766,7 +786,7 @@ static bool kind_fits(const struct rf_json *value, enum rf_option_type type)
 /* No string of a value may hold a NUL: it would be cut there. */
 static bool has_nul(const struct rf_json *value)
 {
-    if (value->type == RF_JSON_STRING && memchr(value->text.data, 0, value->text.size + 1) != value->text.data + value->text.size)
+    if (value->type == RF_JSON_STRING && strlen(rf_json_string(value)) != value->text.size)
         return true;
     for (size_t i = 0; i < value->count; i++)
         if (has_nul(&value->items[i]))
@@ -781,9 +801,12 @@ static enum rf_status read_setting(const struct rf_option *option, const struct 
 
     if (!kind_fits(value, option->type) || has_nul(value))
         return rf_error_set(err, RF_INVALID, "option '%s' must be %s, not %s", option->name,
-                            wanted(option->type), has_nul(value) ? "one with a NUL" : kind_of(value));
+                            wanted(option->type),
+                                has_nul(value) ? "one with a NUL" : kind_of(value));
     if (option->type == RF_OPTION_TEXTS) {
-        *out = (struct rf_setting){.present = true, .list = value, .count = value->type == RF_JSON_STRING ? 1 : value->count};
+        *out = (struct rf_setting){.present = true, .list = value, .count = value->count};
+        if (value->type == RF_JSON_STRING)
+            out->count = 1;
     } else if (option->type == RF_OPTION_BOOL) {
         *out = (struct rf_setting){.present = true, .flag = value->type == RF_JSON_TRUE};
     } else {
@@ -812,8 +835,10 @@ static enum rf_status unknown(const struct rf_conf *conf, const struct rf_json *
 {
     const char *name = (const char *)value->key.data, *near = rf_nearest(name, names, count);
 
-    return rf_error_set(err, RF_INVALID, "%s:%u: unknown %s '%s'%s%s%s%s", conf->file, value->line, what,
-                        name, where, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return rf_error_set(err, RF_INVALID, "%s:%u: unknown %s '%s'%s%s%s%s", conf->file, value->line,
+                        what,
+                        name, where, near ? ", did you mean '" : "", near ? near : "",
+                            near ? "'?" : "");
 }
 
 /* where: " in section 'store'" or " in index 'main'". */
@@ -827,7 +852,8 @@ static enum rf_status check_options(const struct rf_conf *conf, const struct rf_
     size_t count = 0;
 
     if (table->type != RF_JSON_OBJECT)
-        return rf_error_set(err, RF_INVALID, "%s:%u: expected a table of options%s, not %s", conf->file,
+        return rf_error_set(err, RF_INVALID, "%s:%u: expected a table of options%s, not %s",
+                            conf->file,
                             table->line, where, kind_of(table));
     for (; options && options[count].name && count < NAMES_MAX; count++)
         names[count] = options[count].name;
@@ -842,7 +868,8 @@ static enum rf_status check_options(const struct rf_conf *conf, const struct rf_
     }
     for (size_t i = 0; i < count; i++)
         if (options[i].required && !rf_json_find(table, options[i].name))
-            return rf_error_set(err, RF_INVALID, "%s:%u: option '%s' is missing%s", conf->file, table->line,
+            return rf_error_set(err, RF_INVALID, "%s:%u: option '%s' is missing%s", conf->file,
+                                table->line,
                                 options[i].name, where);
     return RF_OK;
 }
@@ -864,12 +891,16 @@ static enum rf_status check_named(const struct rf_conf *conf, const struct rf_js
     enum rf_status status;
 
     if (table->type != RF_JSON_OBJECT)
-        return rf_error_set(err, RF_INVALID, "%s:%u: section '%s' holds tables by name: %s = { NAME = { ... } }, not %s",
+        return rf_error_set(err, RF_INVALID,
+                            "%s:%u: section '%s' holds tables by name: %s = { NAME = { ... } }, "
+                            "not %s",
                             conf->file, table->line, section->name, section->name, kind_of(table));
     for (size_t i = 0; i < table->count; i++) {
         const struct rf_json *value = &table->items[i];
         if (!is_instance_name(value->key))
-            return rf_error_set(err, RF_INVALID, "%s:%u: the name '%s' in section '%s' must be a-z, 0-9, '_' or '-', at most 48",
+            return rf_error_set(err, RF_INVALID,
+                                "%s:%u: the name '%s' in section '%s' must be a-z, 0-9, '_' or "
+                                "'-', at most 48",
                                 conf->file, value->line, value->key.data, section->name);
         snprintf(where, sizeof where, " in %s '%s'", section->name, value->key.data);
         status = check_options(conf, value, section->options, where, err);
@@ -933,5 +964,7 @@ struct rf_setting rf_conf_get(const struct rf_json *table, const struct rf_optio
 const char *rf_setting_text(const struct rf_setting *setting, size_t i)
 {
     assert(i < setting->count);
-    return rf_json_string(setting->list->type == RF_JSON_STRING ? setting->list : &setting->list->items[i]);
+    if (setting->list->type == RF_JSON_STRING)
+        return rf_json_string(setting->list);
+    return rf_json_string(&setting->list->items[i]);
 }

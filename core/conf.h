@@ -11,10 +11,11 @@
  *         },
  *     }
  *
- * `return` may be left out. Allowed are tables, `name = value`, `["name"] = value`, lists, strings in
- * '…', "…" and [[…]], numbers, true, false and both kinds of comment; no variable, call or operator,
- * so the file is valid Lua but nothing in it can run. Top-level names are sections. A section holds
- * options, or, when its table says `named`, one table of options per name ("main" above).
+ * `return` may be left out. Allowed are tables, `name = value`, `["name"] = value`, lists, strings
+ * ('…', "…", [[…]]), numbers, true, false and both kinds of comment; no variable, call or
+ * operator, so the file is valid Lua but nothing in it can run. Top-level names are sections. A
+ * section holds options, or, when its table says `named`, one table of options per name ("main"
+ * above).
  *
  * How to use it: describe each section once, in a constant array of struct rf_section (the same
  * arrays feed --help and the manual); rf_conf_read, then rf_conf_check the whole tree against them;
@@ -22,8 +23,8 @@
  *
  *     static const struct rf_option index_options[] = {
  *         {.name = "sink", .type = RF_OPTION_TEXT, .help = "where rows go"},
- *         {.name = "batch_items", .type = RF_OPTION_INT, .preset = "10000", .min = 1, .max = 1000000,
- *          .help = "items in one transaction"},
+ *         {.name = "batch_items", .type = RF_OPTION_INT, .preset = "10000", .min = 1,
+ *          .max = 1000000, .help = "items in one transaction"},
  *         {.name = "cache", .type = RF_OPTION_SIZE, .preset = "64M", .help = "memory of the sink"},
  *         {0},
  *     };
@@ -72,7 +73,8 @@ enum rf_option_type {
     RF_OPTION_PATH,     /* string; as written, the caller resolves it */
     RF_OPTION_INT,      /* whole number */
     RF_OPTION_SIZE,     /* bytes: a number, or "10k", "64M", "1G", "2T" (powers of 1024) */
-    RF_OPTION_DURATION, /* milliseconds: "500ms", "2s", "5m", "12h", "30d"; a bare number is refused */
+    RF_OPTION_DURATION, /* milliseconds: "500ms", "2s", "5m", "12h",
+        "30d"; a bare number is refused */
     RF_OPTION_BOOL,     /* true or false */
     RF_OPTION_TEXTS     /* list of strings; a single string is a list of one */
 };

@@ -1,7 +1,7 @@
 /*
  * control.h - safeguards that a test build can take away
  *
- * Each promise that could silently be empty names its safeguard: `if (RF_SAFEGUARD("log-fdatasync"))`.
+ * Each promise that could silently be empty names its safeguard: `RF_SAFEGUARD("log-fdatasync")`.
  * In every ordinary build the macro is the constant true. Built with RF_CONTROLS, the environment
  * variable REFUGE_WITHOUT (names separated by commas) removes safeguards, and the test that holds
  * the promise must then fail. The list of names is in tests/README.md.

@@ -254,7 +254,8 @@ static enum rf_status read_column(struct check *check, const struct rf_json *val
         (status = take_words(check, value, "title", &out->title)) != RF_OK)
         return rf_error_context(check->err, status, "column '%s'", out->name);
     if (out->search && out->type != RF_TYPE_TEXT)
-        return rf_error_set(check->err, RF_INVALID, "column '%s': only text can be searched, not %s",
+        return rf_error_set(check->err, RF_INVALID,
+                            "column '%s': only text can be searched, not %s",
                             out->name, rf_type_name(out->type));
     return RF_OK;
 }
@@ -347,7 +348,8 @@ static enum rf_status read_latest(struct check *check, const struct rf_json *obj
     if ((status = take_column(check, table, by, "'by' of 'latest'", &column)) != RF_OK)
         return status;
     if (column->type != RF_TYPE_TIME && column->type != RF_TYPE_INT)
-        return rf_error_set(check->err, RF_INVALID, "'by' of 'latest': column '%s' is %s, not time or int",
+        return rf_error_set(check->err, RF_INVALID,
+                            "'by' of 'latest': column '%s' is %s, not time or int",
                             column->name, rf_type_name(column->type));
     table->latest.by = column->name;
     return RF_OK;
@@ -436,7 +438,8 @@ static enum rf_status read_on(struct check *check, const struct rf_json *root, s
             decl->on = 0, i = count - 1;
     }
     if (decl->on == 0)
-        return rf_error_set(check->err, RF_INVALID, "'on' must be \"blob\", \"file\" or a list of them");
+        return rf_error_set(check->err, RF_INVALID,
+                            "'on' must be \"blob\", \"file\" or a list of them");
     return RF_OK;
 }
 

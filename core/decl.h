@@ -15,7 +15,7 @@
 #define RF_NAME_MAX 48           /* bytes of a mapper, table or column name */
 #define RF_TABLES_MAX 32         /* of one mapper */
 #define RF_COLUMNS_MAX 200       /* of one table */
-#define RF_TEXT_MAX (4u << 20)   /* bytes of one text or json value; longer ones are cut and noted */
+#define RF_TEXT_MAX (4u << 20) /* bytes of one text or json value; a longer one is cut and noted */
 
 enum rf_type {
     RF_TYPE_INT = 1, /* 64-bit signed */

@@ -168,7 +168,8 @@ static bool close_frame(struct parser *parser)
         if (!has_duplicates(parser, items, count, &twice))
             return false;
         if (twice)
-            return rf_json_fail(&parser->scan, RF_INVALID, "the object ending here has two members of one name");
+            return rf_json_fail(&parser->scan, RF_INVALID,
+                                "the object ending here has two members of one name");
     }
     if (count > 0) {
         frame->value.items = rf_arena_try(parser->arena, count * sizeof *items);
@@ -211,7 +212,8 @@ static bool after_value(struct parser *parser, bool first, bool *more)
             continue;
         }
         if (!first && c != ',')
-            return rf_json_fail(&parser->scan, RF_INVALID, object ? "expected ',' or '}'" : "expected ',' or ']'");
+            return rf_json_fail(&parser->scan, RF_INVALID,
+                                object ? "expected ',' or '}'" : "expected ',' or ']'");
         parser->scan.p += !first;
         *more = true;
         return true;
@@ -387,7 +389,7 @@ static void round_to(struct shortest *s, double value, int count)
     for (; *p && *p != 'e'; p++)
         if (*p >= '0' && *p <= '9') /* whatever the locale's point is */
             s->digits[s->count++] = *p;
-    s->power = atoi(p + 1) + 1;
+    s->power = (int)strtol(p + 1, NULL, 10) + 1;
 }
 
 /* Add one to the last place. */
@@ -445,9 +447,11 @@ void rf_json_put_double(struct rf_buf *buf, double value)
     find_shortest(&s, fabs(value));
     if (s.power > 0 && s.power <= 21) {
         if (s.count <= s.power) {
-            rf_buf_printf(buf, "%.*s%.*s", s.count, s.digits, s.power - s.count, "000000000000000000000");
+            rf_buf_printf(buf, "%.*s%.*s", s.count, s.digits, s.power - s.count,
+                          "000000000000000000000");
         } else {
-            rf_buf_printf(buf, "%.*s.%.*s", s.power, s.digits, s.count - s.power, s.digits + s.power);
+            rf_buf_printf(buf, "%.*s.%.*s", s.power, s.digits, s.count - s.power,
+                          s.digits + s.power);
         }
     } else if (s.power > -6 && s.power <= 0) {
         rf_buf_printf(buf, "0.%.*s%.*s", -s.power, "00000", s.count, s.digits);

@@ -32,8 +32,8 @@ struct rf_json {
 
 #define RF_JSON_DEPTH_MAX 128 /* of rf_json_parse */
 
-/* Parse all of text into the arena; nothing of text is needed afterwards. RF_INVALID: err names line
- * and column; RF_LIMIT: deeper than RF_JSON_DEPTH_MAX or larger than the arena allows. */
+/* Parse all of text into the arena; nothing of text is needed afterwards. RF_INVALID: err names
+ * line and column; RF_LIMIT: deeper than RF_JSON_DEPTH_MAX or larger than the arena allows. */
 RF_MUST_USE enum rf_status rf_json_parse(const struct rf_json **out, struct rf_arena *arena,
                                          struct rf_bytes text, struct rf_error *err);
 

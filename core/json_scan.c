@@ -2,8 +2,8 @@
  * json_scan.c - the strict scanner under every JSON decoder
  *
  * Strings are most of any JSON text, so the search for their end looks at 16 bytes at once (SSE2,
- * which every x86-64 has; elsewhere 8 at a time by the classic bit tricks). Nesting is kept as one bit
- * per level, so that neither check nor skip recurses.
+ * which every x86-64 has; elsewhere 8 at a time by the classic bit tricks). Nesting is kept as one
+ * bit per level, so that neither check nor skip recurses.
  */
 #include "core/json_scan.h"
 
@@ -44,7 +44,8 @@ static inline const uint8_t *plain_end(const uint8_t *p, const uint8_t *end)
     for (; end - p >= 16; p += 16) {
         __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
         /* A signed comparison: bytes from 0x80 are negative, so they stop it as controls do. */
-        __m128i stop = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, quote), _mm_cmpeq_epi8(x, slash)),
+        __m128i stop = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, quote),
+                                                 _mm_cmpeq_epi8(x, slash)),
                                     _mm_cmplt_epi8(x, blank));
         int mask = _mm_movemask_epi8(stop);
         if (mask)
@@ -495,7 +496,8 @@ static bool check_after(struct rf_json_scan *scan, struct nest *nest, bool *done
             return object ? check_key(scan) : true;
         }
         if (c != (object ? '}' : ']'))
-            return rf_json_fail(scan, RF_INVALID, object ? "expected ',' or '}'" : "expected ',' or ']'");
+            return rf_json_fail(scan, RF_INVALID,
+                                object ? "expected ',' or '}'" : "expected ',' or ']'");
         scan->p++;
         nest->depth--;
     }
@@ -581,7 +583,8 @@ static inline const uint8_t *structure(const uint8_t *p, const uint8_t *end)
         __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
         __m128i y = _mm_or_si128(x, bit);
         int mask = _mm_movemask_epi8(_mm_or_si128(
-            _mm_cmpeq_epi8(x, quote), _mm_or_si128(_mm_cmpeq_epi8(y, open), _mm_cmpeq_epi8(y, close))));
+            _mm_cmpeq_epi8(x, quote), _mm_or_si128(_mm_cmpeq_epi8(y, open),
+                                                   _mm_cmpeq_epi8(y, close))));
         if (mask)
             return p + __builtin_ctz((unsigned)mask);
     }

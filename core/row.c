@@ -357,7 +357,8 @@ static enum rf_status read_part(struct rf_output_reader *reader, struct rest *re
     if (out->media.size > RF_MEDIA_MAX || !media_is_good(out->media))
         return rf_error_set(err, RF_INVALID, "a part's media type is not printable 'type/subtype'");
     if (name_size != NAME_NONE && (name_size > RF_PART_NAME_MAX || !is_text(out->name)))
-        return rf_error_set(err, RF_INVALID, "a part's name is too long or no UTF-8 text without NUL");
+        return rf_error_set(err, RF_INVALID,
+                            "a part's name is too long or no UTF-8 text without NUL");
     if (reader->parts >= reader->decl->limits.parts)
         return rf_error_set(err, RF_LIMIT, "more than %u parts", reader->decl->limits.parts);
     reader->parts++;
@@ -391,7 +392,8 @@ static enum rf_status read_cut(struct rf_output_reader *reader, struct rest *res
         return refuse_short(err);
     if (out->table >= reader->decl->table_count ||
         out->column >= reader->decl->tables[out->table].column_count || out->row >= reader->rows)
-        return rf_error_set(err, RF_INVALID, "a cut of table %u, column %u, row %u, which is not there",
+        return rf_error_set(err, RF_INVALID,
+                            "a cut of table %u, column %u, row %u, which is not there",
                             out->table, out->column, out->row);
     if (kind == 0 || kind >= RF_CUT_COUNT)
         return rf_error_set(err, RF_INVALID, "unknown kind %u of cut", kind);

@@ -1,4 +1,4 @@
-/* utf8.c - one function decides what a valid sequence is; runs of ASCII are passed 8 bytes at a time. */
+/* utf8.c - one function decides what a valid sequence is; ASCII is passed 8 bytes at a time. */
 #include "core/utf8.h"
 
 #define HIGH_BITS 0x8080808080808080u

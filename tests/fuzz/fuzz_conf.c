@@ -1,4 +1,4 @@
-/* fuzz_conf.c - configuration files: whatever is written there, an answer; what passes can be read */
+/* fuzz_conf.c - configuration: whatever stands there gets an answer; what passes can be read */
 #include <stdlib.h>
 
 #include "core/conf.h"

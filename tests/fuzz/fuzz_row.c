@@ -11,8 +11,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char decl_json[] =
     "{\"name\":\"m\",\"splits\":true,\"tables\":["
     "{\"name\":\"none\",\"columns\":[{\"name\":\"i\",\"type\":\"int\"}]},"
-    "{\"name\":\"all\",\"columns\":[{\"name\":\"i\",\"type\":\"int\"},{\"name\":\"f\",\"type\":\"float\"},"
-    "{\"name\":\"b\",\"type\":\"bool\"},{\"name\":\"s\",\"type\":\"text\"},{\"name\":\"j\",\"type\":\"json\"},"
+    "{\"name\":\"all\",\"columns\":[{\"name\":\"i\",\"type\":\"int\"},{\"name\":\"f\","
+    "\"type\":\"float\"},"
+    "{\"name\":\"b\",\"type\":\"bool\"},{\"name\":\"s\",\"type\":\"text\"},{\"name\":\"j\","
+    "\"type\":\"json\"},"
     "{\"name\":\"t\",\"type\":\"time\"},{\"name\":\"r\",\"type\":\"blobref\"}]}]}";
 
 static void must(bool good)

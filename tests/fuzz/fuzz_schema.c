@@ -1,4 +1,4 @@
-/* fuzz_schema.c - schema blobs from a hostile store: what passes is in its one form and leads nowhere */
+/* fuzz_schema.c - schema blobs from a hostile store: what passes is in its one form */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         rf_buf_put(&text, data, size);
         rf_arena_init(&arena, 64 << 20);
         rf_error_clear(&err);
-        if (!text.failed && rf_schema_parse(&kind, &file, &arena, rf_buf_bytes(&text), &err) == RF_OK) {
+        if (!text.failed && rf_schema_parse(&kind, &file, &arena, rf_buf_bytes(&text),
+                                            &err) == RF_OK) {
             if (kind == RF_SCHEMA_FILE)
                 look_at(&file, rf_buf_bytes(&text));
         } else {

@@ -14,16 +14,20 @@
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 
 static const struct rf_option log_options[] = {
-    {.name = "level", .type = RF_OPTION_TEXT, .preset = "info", .choices = levels, .help = "how much is said"},
+    {.name = "level", .type = RF_OPTION_TEXT, .preset = "info", .choices = levels, .help =
+     "how much is said"},
     {.name = "file", .type = RF_OPTION_PATH, .help = "where to"},
     {0},
 };
 
 static const struct rf_option index_options[] = {
     {.name = "sink", .type = RF_OPTION_TEXT, .required = true, .help = "where rows go"},
-    {.name = "batch_items", .type = RF_OPTION_INT, .preset = "10000", .min = 1, .max = 1000000, .help = "items"},
-    {.name = "cache", .type = RF_OPTION_SIZE, .preset = "64M", .min = 65536, .max = 1 << 30, .help = "memory"},
-    {.name = "wait", .type = RF_OPTION_DURATION, .preset = "500ms", .min = 0, .max = 3600000, .help = "at most"},
+    {.name = "batch_items", .type = RF_OPTION_INT, .preset = "10000", .min = 1, .max = 1000000,
+     .help = "items"},
+    {.name = "cache", .type = RF_OPTION_SIZE, .preset = "64M", .min = 65536, .max = 1 << 30,
+     .help = "memory"},
+    {.name = "wait", .type = RF_OPTION_DURATION, .preset = "500ms", .min = 0, .max = 3600000,
+     .help = "at most"},
     {.name = "follow", .type = RF_OPTION_BOOL, .preset = "true", .help = "go on"},
     {.name = "mappers", .type = RF_OPTION_TEXTS, .help = "which"},
     {0},
@@ -43,9 +47,11 @@ static const char lua_text[] = "-- a comment\n"
                                "        main = {\n"
                                "            sink = \"sqlite:index/main.db\", batch_items = 500,\n"
                                "            cache = \"1G\", wait = \"2s\", follow = false,\n"
-                               "            mappers = { \"bundled:record\", \"a\\tb\\65\\x42\\u{e9}\\u{20ac}\\u{1F600}\", },\n"
+                               "            mappers = { \"bundled:record\", \"a\\tb\\65\\x42\\u{"
+                               "e9}\\u{20ac}\\u{1F600}\", },\n"
                                "        },\n"
-                               "        [\"second-one\"] = { [ 'sink' ] = [==[\na]]b]==], cache = 131072, mappers = 'one' },\n"
+                               "        [\"second-one\"] = { [ 'sink' ] = [==[\na]]b]==], cache = "
+                               "131072, mappers = 'one' },\n"
                                "    },\n"
                                "}\n";
 
@@ -65,7 +71,8 @@ static void parse(struct rf_conf *conf, struct rf_arena *arena, const char *text
 
 static void expect_values(const struct rf_conf *conf)
 {
-    const struct rf_json *log = rf_conf_find(conf, "log", NULL), *main_ = rf_conf_find(conf, "index", "main");
+    const struct rf_json *log = rf_conf_find(conf, "log", NULL), *main_ =
+        rf_conf_find(conf, "index", "main");
     const struct rf_json *second = rf_conf_find(conf, "index", "second-one");
     struct rf_setting setting;
 
@@ -126,7 +133,8 @@ static void reads_json(void **state)
     (void)state;
     parse(&conf, &arena,
           "{\"log\": {\"level\": \"debug\", \"file\": \"/var/log/it's \\\"mine\\\"\"},\n"
-          "\"index\": {\"main\": {\"sink\": \"sqlite:index/main.db\", \"batch_items\": 500, \"cache\": \"1G\",\n"
+          "\"index\": {\"main\": {\"sink\": \"sqlite:index/main.db\", \"batch_items\": 500, "
+          "\"cache\": \"1G\",\n"
           "\"wait\": \"2s\", \"follow\": false, \"mappers\": [\"bundled:record\", \"b\"]},\n"
           "\"second-one\": {\"sink\": \"a]]b\", \"cache\": 131072, \"mappers\": \"one\"}}}");
     expect_values(&conf);
@@ -154,61 +162,99 @@ static void expect_refused(const char *text, const char *words)
 static void refuses_what_could_run(void **state)
 {
     (void)state;
-    expect_refused("return { log = { level = os.getenv('X') } }", "refuge.conf:1: 'os' is no value: " ALLOWED);
-    expect_refused("return {\n log = { level = function() end } }", "refuge.conf:2: 'function' is no value: " ALLOWED);
-    expect_refused("local x = 1\nreturn { }", "refuge.conf:1: a configuration is one table: return { section = { option = value } }");
-    expect_refused("return { log = { level = 'a' .. 'b' } }", "refuge.conf:1: expected ',' or '}' behind a value (no operators or calls)");
-    expect_refused("return { index = { a = { batch_items = 2 * 3 } } }", "refuge.conf:1: expected ',' or '}' behind a value (no operators or calls)");
-    expect_refused("return { log = require 'x' }", "refuge.conf:1: 'require' is no value: " ALLOWED);
+    expect_refused("return { log = { level = os.getenv('X') } }",
+                   "refuge.conf:1: 'os' is no value: " ALLOWED);
+    expect_refused("return {\n log = { level = function() end } }",
+                   "refuge.conf:2: 'function' is no value: " ALLOWED);
+    expect_refused("local x = 1\nreturn { }",
+                   "refuge.conf:1: a configuration is one table: return { section = { option = "
+                   "value } }");
+    expect_refused("return { log = { level = 'a' .. 'b' } }",
+                   "refuge.conf:1: expected ',' or '}' behind a value (no operators or calls)");
+    expect_refused("return { index = { a = { batch_items = 2 * 3 } } }",
+                   "refuge.conf:1: expected ',' or '}' behind a value (no operators or calls)");
+    expect_refused("return { log = require 'x' }",
+                   "refuge.conf:1: 'require' is no value: " ALLOWED);
     expect_refused("return { log = nil }", "refuge.conf:1: 'nil' is no value: " ALLOWED);
     expect_refused("return { [1] = 2 }", "refuge.conf:1: expected a name in quotes behind '['");
     expect_refused("return { } , 2", "refuge.conf:1: nothing may follow the table");
     expect_refused("return { log = #x }", "refuge.conf:1: expected a value: " ALLOWED);
-    expect_refused("", "refuge.conf:1: a configuration is one table: return { section = { option = value } }");
+    expect_refused("",
+                   "refuge.conf:1: a configuration is one table: return { section = { option = "
+                   "value } }");
 }
 
 static void refuses_what_is_broken(void **state)
 {
     (void)state;
-    expect_refused("return {\n\nlog = {\n", "refuge.conf:4: the table that begins in line 3 is not closed with '}'");
+    expect_refused("return {\n\nlog = {\n",
+                   "refuge.conf:4: the table that begins in line 3 is not closed with '}'");
     expect_refused("return { log = 'x", "refuge.conf:1: a string without its closing quote");
     expect_refused("return { log = 'x\n' }", "refuge.conf:1: a string without its closing quote");
     expect_refused("return {\n log = [[x }", "refuge.conf:2: '[[' without its ']]'");
     expect_refused("return { --[[ x\n }", "refuge.conf:1: '[[' without its ']]'");
     expect_refused("return { log = '\\q' }", "refuge.conf:1: unknown escape in a string");
-    expect_refused("return { log = '\\u{110000}' }", "refuge.conf:1: \\u{...} needs the hexadecimal number of a character");
-    expect_refused("return { log = '\\u{d800}' }", "refuge.conf:1: a string must be UTF-8 text without NUL");
+    expect_refused("return { log = '\\u{110000}' }",
+                   "refuge.conf:1: \\u{...} needs the hexadecimal number of a character");
+    expect_refused("return { log = '\\u{d800}' }",
+                   "refuge.conf:1: a string must be UTF-8 text without NUL");
     expect_refused("return { log = '\\256' }", "refuge.conf:1: an escape above \\255");
-    expect_refused("return { log = '\\0' }", "refuge.conf:1: a string must be UTF-8 text without NUL");
-    expect_refused("return { log = '\\xff' }", "refuge.conf:1: a string must be UTF-8 text without NUL");
-    expect_refused("return { log = 64M }", "refuge.conf:1: not a number (write sizes and durations as strings: \"64M\", \"30s\")");
-    expect_refused("return { log = 0x }", "refuge.conf:1: a hexadecimal number needs 1 to 15 digits");
-    expect_refused("return { log = {},\n log = {} }", "refuge.conf:2: 'log' was set in line 1 already");
-    expect_refused("return { log = { 1, level = 2 } }", "refuge.conf:1: a table holds either names or a list, not both");
-    expect_refused("return { end = 1 }", "refuge.conf:1: 'end' is a word of Lua; write [\"end\"] =");
-    expect_refused("return { 1, 2 }", "refuge.conf:1: the outer table holds sections: name = { ... }");
-    expect_refused("return { log = {{{{{{{{{{{{{{{{{{{{}}}}}}}}}}}}}}}}}}}} }", "refuge.conf:1: tables nested deeper than 16");
+    expect_refused("return { log = '\\0' }",
+                   "refuge.conf:1: a string must be UTF-8 text without NUL");
+    expect_refused("return { log = '\\xff' }",
+                   "refuge.conf:1: a string must be UTF-8 text without NUL");
+    expect_refused("return { log = 64M }",
+                   "refuge.conf:1: not a number (write sizes and durations as strings: \"64M\", "
+                   "\"30s\")");
+    expect_refused("return { log = 0x }",
+                   "refuge.conf:1: a hexadecimal number needs 1 to 15 digits");
+    expect_refused("return { log = {},\n log = {} }",
+                   "refuge.conf:2: 'log' was set in line 1 already");
+    expect_refused("return { log = { 1, level = 2 } }",
+                   "refuge.conf:1: a table holds either names or a list, not both");
+    expect_refused("return { end = 1 }",
+                   "refuge.conf:1: 'end' is a word of Lua; write [\"end\"] =");
+    expect_refused("return { 1, 2 }",
+                   "refuge.conf:1: the outer table holds sections: name = { ... }");
+    expect_refused("return { log = {{{{{{{{{{{{{{{{{{{{}}}}}}}}}}}}}}}}}}}} }",
+                   "refuge.conf:1: tables nested deeper than 16");
     expect_refused("{\"log\":\n {\"level\" 1}}", "refuge.conf:2: column 11: expected ':'");
-    expect_refused("{\"log\":{},\"log\":{}}", "refuge.conf:1: column 20: the object ending here has two members of one name, but the text ends here");
+    expect_refused("{\"log\":{},\"log\":{}}",
+                   "refuge.conf:1: column 20: the object ending here has two members of one name, "
+                   "but the text ends here");
 }
 
 static void checks_against_the_tables(void **state)
 {
     (void)state;
     expect_refused("return {\n stroe = {} }", "refuge.conf:2: unknown section 'stroe'");
-    expect_refused("return {\n lgo = {} }", "refuge.conf:2: unknown section 'lgo', did you mean 'log'?");
+    expect_refused("return {\n lgo = {} }",
+                   "refuge.conf:2: unknown section 'lgo', did you mean 'log'?");
     expect_refused("return { index = { main = { sink = 'x',\n bach_items = 1 } } }",
-                   "refuge.conf:2: unknown option 'bach_items' in index 'main', did you mean 'batch_items'?");
-    expect_refused("return { log = { colour = true } }", "refuge.conf:1: unknown option 'colour' in section 'log'");
-    expect_refused("return { log = 'x' }", "refuge.conf:1: expected a table of options in section 'log', not a string");
-    expect_refused("return { index = { main = 1 } }", "refuge.conf:1: expected a table of options in index 'main', not a number");
-    expect_refused("return { index = { 1 } }", "refuge.conf:1: section 'index' holds tables by name: index = { NAME = { ... } }, not a list");
-    expect_refused("return { index = { Main = {} } }", "refuge.conf:1: the name 'Main' in section 'index' must be a-z, 0-9, '_' or '-', at most 48");
-    expect_refused("return { index = { main = { } } }", "refuge.conf:1: option 'sink' is missing in index 'main'");
-    expect_refused("return { log = { level = 'wran' } }", "refuge.conf:1 in section 'log': option 'level': unknown value 'wran', did you mean 'warn'?");
+                   "refuge.conf:2: unknown option 'bach_items' in index 'main', did you mean "
+                   "'batch_items'?");
+    expect_refused("return { log = { colour = true } }",
+                   "refuge.conf:1: unknown option 'colour' in section 'log'");
+    expect_refused("return { log = 'x' }",
+                   "refuge.conf:1: expected a table of options in section 'log', not a string");
+    expect_refused("return { index = { main = 1 } }",
+                   "refuge.conf:1: expected a table of options in index 'main', not a number");
+    expect_refused("return { index = { 1 } }",
+                   "refuge.conf:1: section 'index' holds tables by name: index = { NAME = { ... } "
+                   "}, not a list");
+    expect_refused("return { index = { Main = {} } }",
+                   "refuge.conf:1: the name 'Main' in section 'index' must be a-z, 0-9, '_' or "
+                   "'-', at most 48");
+    expect_refused("return { index = { main = { } } }",
+                   "refuge.conf:1: option 'sink' is missing in index 'main'");
+    expect_refused("return { log = { level = 'wran' } }",
+                   "refuge.conf:1 in section 'log': option 'level': unknown value 'wran', did you "
+                   "mean 'warn'?");
     expect_refused("return { log = { level = 'loud!!' } }",
-                   "refuge.conf:1 in section 'log': option 'level': unknown value 'loud!!', allowed are 'error', 'warn', 'info', 'debug'");
-    expect_refused("return { log = { level = 1 } }", "refuge.conf:1 in section 'log': option 'level' must be a string, not a number");
+                   "refuge.conf:1 in section 'log': option 'level': unknown value 'loud!!', "
+                   "allowed are 'error', 'warn', 'info', 'debug'");
+    expect_refused("return { log = { level = 1 } }",
+                   "refuge.conf:1 in section 'log': option 'level' must be a string, not a number");
 }
 
 static void values_have_types_and_bounds(void **state)
@@ -220,15 +266,26 @@ static void values_have_types_and_bounds(void **state)
         {"batch_items = 1000001", "option 'batch_items' must be from 1 to 1000000"},
         {"batch_items = 1.5", "option 'batch_items' must be a whole number, not '1.5'"},
         {"batch_items = '7'", "option 'batch_items' must be a whole number, not a string"},
-        {"batch_items = 99999999999999999999", "option 'batch_items' must be a whole number, not '99999999999999999999'"},
-        {"cache = '1X'", "option 'cache' must be a size: a number of bytes, or a string like \"64M\" (k, M, G, T), not '1X'"},
-        {"cache = 'M'", "option 'cache' must be a size: a number of bytes, or a string like \"64M\" (k, M, G, T), not 'M'"},
+        {"batch_items = 99999999999999999999",
+         "option 'batch_items' must be a whole number, not '99999999999999999999'"},
+        {"cache = '1X'",
+         "option 'cache' must be a size: a number of bytes, or a string like \"64M\" (k, M, G, T),"
+         " not '1X'"},
+        {"cache = 'M'",
+         "option 'cache' must be a size: a number of bytes, or a string like \"64M\" (k, M, G, T),"
+         " not 'M'"},
         {"cache = '2G'", "option 'cache' must be from 64k to 1G"},
         {"cache = '8388607T'", "option 'cache' must be from 64k to 1G"},
-        {"cache = '9999999T'", "option 'cache' must be a size: a number of bytes, or a string like \"64M\" (k, M, G, T), not '9999999T'"},
+        {"cache = '9999999T'",
+         "option 'cache' must be a size: a number of bytes, or a string like \"64M\" (k, M, G, T),"
+         " not '9999999T'"},
         {"cache = 1", "option 'cache' must be from 64k to 1G"},
-        {"wait = 500", "option 'wait' must be a duration: a string like \"500ms\", \"30s\", \"5m\", \"12h\", \"7d\", not a number"},
-        {"wait = '500'", "option 'wait' must be a duration: a string like \"500ms\", \"30s\", \"5m\", \"12h\", \"7d\", not '500'"},
+        {"wait = 500",
+         "option 'wait' must be a duration: a string like \"500ms\", \"30s\", \"5m\", \"12h\", "
+         "\"7d\", not a number"},
+        {"wait = '500'",
+         "option 'wait' must be a duration: a string like \"500ms\", \"30s\", \"5m\", \"12h\", "
+         "\"7d\", not '500'"},
         {"wait = '2h'", "option 'wait' must be from 0ms to 1h"},
         {"wait = '-1s'", "option 'wait' must be from 0ms to 1h"},
         {"follow = 1", "option 'follow' must be true or false, not a number"},
@@ -241,11 +298,14 @@ static void values_have_types_and_bounds(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        snprintf(text, sizeof text, "return { index = { main = { sink = 'x',\n %s } } }", cases[i].option);
+        snprintf(text, sizeof text, "return { index = { main = { sink = 'x',\n %s } } }",
+                 cases[i].option);
         snprintf(words, sizeof words, "refuge.conf:2 in index 'main': %s", cases[i].words);
         expect_refused(text, words);
     }
-    expect_refused("{\"log\":{\"file\":\"a\\u0000b\"}}", "refuge.conf:1 in section 'log': option 'file' must be a path as a string, not one with a NUL");
+    expect_refused("{\"log\":{\"file\":\"a\\u0000b\"}}",
+                   "refuge.conf:1 in section 'log': option 'file' must be a path as a string, not "
+                   "one with a NUL");
 }
 
 static void units_mean_what_they_say(void **state)
@@ -255,9 +315,12 @@ static void units_mean_what_they_say(void **state)
         const char *text;
         int64_t value;
     } cases[] = {
-        {&index_options[2], "65536", 65536}, {&index_options[2], "64k", 65536}, {&index_options[2], "3M", 3 << 20},
-        {&index_options[2], "1G", 1 << 30}, {&index_options[3], "1500ms", 1500}, {&index_options[3], "7s", 7000},
-        {&index_options[3], "5m", 300000}, {&index_options[3], "1h", 3600000}, {&index_options[1], "42", 42},
+        {&index_options[2], "65536", 65536}, {&index_options[2], "64k", 65536},
+            {&index_options[2], "3M", 3 << 20},
+        {&index_options[2], "1G", 1 << 30}, {&index_options[3], "1500ms", 1500},
+            {&index_options[3], "7s", 7000},
+        {&index_options[3], "5m", 300000}, {&index_options[3], "1h", 3600000},
+            {&index_options[1], "42", 42},
     };
     struct rf_option wide = {.name = "w", .type = RF_OPTION_SIZE, .min = -5};
     struct rf_setting setting;

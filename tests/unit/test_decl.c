@@ -22,7 +22,8 @@ static void reads_all_members(void **state)
         "{\"name\":\"sender\",\"type\":\"text\",\"facet\":true}],"
         "\"indexes\":[[\"sender\",\"sent\"],[\"sent\"]],"
         "\"latest\":{\"key\":[\"sender\"],\"by\":\"sent\"}},"
-        "{\"name\":\"tags\",\"columns\":[{\"name\":\"tag\",\"type\":\"blobref\"}],\"indexes\":{}}]}";
+        "{\"name\":\"tags\",\"columns\":[{\"name\":\"tag\",\"type\":\"blobref\"}],\"indexes\":{"
+        "}}]}";
     struct rf_arena arena;
     struct rf_decl *decl;
     struct rf_error err = {0};
@@ -110,46 +111,61 @@ static void rules_are_named(void **state)
         {"{\"name\":\"refuge_x\"}", "beginning with 'refuge' are reserved"},
         {"{\"name\":\"sqlite_x\"}", "beginning with 'sqlite' are reserved"},
         {"{\"name\":\"pg_x\"}", "beginning with 'pg_' are reserved"},
-        {"{\"name\":\"a\",\"splitz\":true}", "unknown member 'splitz' of a mapper, did you mean 'splits'?"},
+        {"{\"name\":\"a\",\"splitz\":true}",
+         "unknown member 'splitz' of a mapper, did you mean 'splits'?"},
         {"{\"name\":\"a\",\"zzzzzz\":true}", "unknown member 'zzzzzz' of a mapper"},
-        {"{\"name\":\"a\",\"splits\":1}", "mapper 'a': 'splits' must be true or false, not a number"},
+        {"{\"name\":\"a\",\"splits\":1}",
+         "mapper 'a': 'splits' must be true or false, not a number"},
         {"{\"name\":\"a\",\"title\":[]}", "'title' must be text, not a list"},
         {"{\"name\":\"a\",\"title\":\"a\\u0000b\"}", "without NUL"},
         {"{\"name\":\"a\",\"on\":\"blobs\"}", "'on' must be"},
         {"{\"name\":\"a\",\"on\":[]}", "'on' must be"},
         {"{\"name\":\"a\",\"on\":[\"blob\",\"tree\"]}", "'on' must be"},
-        {"{\"name\":\"a\",\"limits\":{\"cpu_ms\":600001}}", "limit 'cpu_ms' must be a whole number from 1 to 600000"},
+        {"{\"name\":\"a\",\"limits\":{\"cpu_ms\":600001}}",
+         "limit 'cpu_ms' must be a whole number from 1 to 600000"},
         {"{\"name\":\"a\",\"limits\":{\"rows\":0}}", "limit 'rows'"},
         {"{\"name\":\"a\",\"limits\":{\"memory_mb\":1.5}}", "limit 'memory_mb'"},
         {"{\"name\":\"a\",\"limits\":{\"cpums\":5}}", "did you mean 'cpu_ms'?"},
         {"{\"name\":\"a\",\"tables\":3}", "'tables' must be a list"},
         {"{\"name\":\"a\",\"tables\":[{\"name\":\"t\"}]}", "table 't': 0 columns"},
-        {"{\"name\":\"a\",\"tables\":[{\"name\":\"blobs\",\"columns\":[]}]}", "name 'blobs' of a table is reserved"},
+        {"{\"name\":\"a\",\"tables\":[{\"name\":\"blobs\",\"columns\":[]}]}",
+         "name 'blobs' of a table is reserved"},
         {"{\"name\":\"a\",\"tables\":[{\"name\":\"everything\",\"columns\":[]}]}", "is reserved"},
     };
     static const struct {
         const char *table, *words;
     } tables[] = {
-        {"\"columns\":[{\"name\":\"id\",\"type\":\"int\"}]", "table 't': name 'id' of a column is reserved"},
+        {"\"columns\":[{\"name\":\"id\",\"type\":\"int\"}]",
+         "table 't': name 'id' of a column is reserved"},
         {"\"columns\":[{\"name\":\"blob\",\"type\":\"int\"}]", "is reserved"},
         {"\"columns\":[{\"name\":\"n\",\"type\":\"int\"}]", "is reserved"},
         {"\"columns\":[{\"name\":\"grams\",\"type\":\"int\"}]", "is reserved"},
         {"\"columns\":[{\"name\":\"rowid\",\"type\":\"int\"}]", "is reserved"},
         {"\"columns\":[{\"name\":\"rank\",\"type\":\"int\"}]", "is reserved"},
         {"\"columns\":[{\"name\":\"x\"}]", "column 'x' has no 'type'"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"txt\"}]", "unknown type 'txt', did you mean 'text'?"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"txt\"}]",
+         "unknown type 'txt', did you mean 'text'?"},
         {"\"columns\":[{\"name\":\"x\",\"type\":\"varchar\"}]", "types are int, float"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\",\"search\":true}]", "only text can be searched, not int"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\",\"facett\":true}]", "did you mean 'facet'?"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\"},{\"name\":\"x\",\"type\":\"int\"}]", "column 'x' is there twice"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"time\"},{\"name\":\"x_offset\",\"type\":\"int\"}]", "the time column 'x' makes"},
-        {"\"columns\":[{\"name\":\"x_offset\",\"type\":\"int\"},{\"name\":\"x\",\"type\":\"time\"}]", "the time column 'x' makes"},
-        {"\"columns\":[{\"name\":\"price\",\"type\":\"int\"}],\"indexes\":[[\"pirce\"]]", "no column 'pirce', did you mean 'price'?"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\",\"search\":true}]",
+         "only text can be searched, not int"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\",\"facett\":true}]",
+         "did you mean 'facet'?"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\"},{\"name\":\"x\",\"type\":\"int\"}]",
+         "column 'x' is there twice"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"time\"},{\"name\":\"x_offset\","
+         "\"type\":\"int\"}]", "the time column 'x' makes"},
+        {"\"columns\":[{\"name\":\"x_offset\",\"type\":\"int\"},{\"name\":\"x\","
+         "\"type\":\"time\"}]", "the time column 'x' makes"},
+        {"\"columns\":[{\"name\":\"price\",\"type\":\"int\"}],\"indexes\":[[\"pirce\"]]",
+         "no column 'pirce', did you mean 'price'?"},
         {"\"columns\":[{\"name\":\"x\",\"type\":\"int\"}],\"indexes\":[[]]", "one to eight"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\"}],\"indexes\":[[\"x\",\"x\"]]", "'x' twice"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"int\"}],\"indexes\":[[\"x\",\"x\"]]",
+         "'x' twice"},
         {"\"columns\":[{\"name\":\"x\",\"type\":\"int\"}],\"indexes\":[\"x\"]", "one to eight"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"text\"}],\"latest\":{\"key\":[\"x\"],\"by\":\"x\"}", "is text, not time or int"},
-        {"\"columns\":[{\"name\":\"x\",\"type\":\"text\"}],\"latest\":{\"by\":\"x\"}", "the key of 'latest'"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"text\"}],\"latest\":{\"key\":[\"x\"],"
+         "\"by\":\"x\"}", "is text, not time or int"},
+        {"\"columns\":[{\"name\":\"x\",\"type\":\"text\"}],\"latest\":{\"by\":\"x\"}",
+         "the key of 'latest'"},
     };
     char json[1000];
 
@@ -157,13 +173,18 @@ static void rules_are_named(void **state)
     for (size_t i = 0; i < sizeof mappers / sizeof *mappers; i++)
         expect_refused(mappers[i].json, mappers[i].words);
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        snprintf(json, sizeof json, "{\"name\":\"a\",\"tables\":[{\"name\":\"t\",%s}]}", tables[i].table);
+        snprintf(json, sizeof json, "{\"name\":\"a\",\"tables\":[{\"name\":\"t\",%s}]}",
+                 tables[i].table);
         expect_refused(json, tables[i].words);
     }
-    expect_refused("{\"name\":\"a\",\"tables\":[{\"name\":\"t\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]},"
-                   "{\"name\":\"t\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]}]}", "table 't' is there twice");
-    expect_refused("{\"name\":\"a\",\"tables\":[{\"name\":\"t_latest\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]},"
-                   "{\"name\":\"t\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}],\"latest\":{\"key\":[\"x\"]}}]}",
+    expect_refused("{\"name\":\"a\",\"tables\":[{\"name\":\"t\",\"columns\":[{\"name\":\"x\","
+                   "\"type\":\"int\"}]},"
+                   "{\"name\":\"t\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]}]}",
+                       "table 't' is there twice");
+    expect_refused("{\"name\":\"a\",\"tables\":[{\"name\":\"t_latest\",\"columns\":[{"
+                   "\"name\":\"x\",\"type\":\"int\"}]},"
+                   "{\"name\":\"t\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}],\"latest\":{"
+                   "\"key\":[\"x\"]}}]}",
                    "makes a view of that name");
 }
 
@@ -177,9 +198,11 @@ static void counts_are_bounded(void **state)
     for (int tables = 0; tables < 2; tables++) {
         size = (size_t)sprintf(json, "{\"name\":\"a\",\"tables\":[");
         for (int t = 0; t < (tables ? RF_TABLES_MAX + 1 : 1); t++) {
-            size += (size_t)sprintf(json + size, "%s{\"name\":\"t%d\",\"columns\":[", t ? "," : "", t);
+            size += (size_t)sprintf(json + size, "%s{\"name\":\"t%d\",\"columns\":[", t ? "," : "",
+                                    t);
             for (int c = 0; c < (tables ? 1 : RF_COLUMNS_MAX + 1); c++)
-                size += (size_t)sprintf(json + size, "%s{\"name\":\"c%d\",\"type\":\"int\"}", c ? "," : "", c);
+                size += (size_t)sprintf(json + size, "%s{\"name\":\"c%d\",\"type\":\"int\"}",
+                                        c ? "," : "", c);
             size += (size_t)sprintf(json + size, "]}");
         }
         sprintf(json + size, "]}");

@@ -47,10 +47,13 @@ static bool both_take(const char *text, size_t size)
 static void takes_what_the_rfc_allows(void **state)
 {
     static const char *const good[] = {
-        "null", "true", " false ", "0", "-0", "-1", "1e5", "1E+5", "1.5e-3", "0.1", "123456789012345678901234567890",
-        "\"\"", "\"a\"", "\"\\u0000\"", "\"\\ud83d\\ude00\"", "\"\\\\\\/\\\"\\b\\f\\n\\r\\t\"", "\"\x7f\"",
+        "null", "true", " false ", "0", "-0", "-1", "1e5", "1E+5", "1.5e-3", "0.1",
+            "123456789012345678901234567890",
+        "\"\"", "\"a\"", "\"\\u0000\"", "\"\\ud83d\\ude00\"", "\"\\\\\\/\\\"\\b\\f\\n\\r\\t\"",
+            "\"\x7f\"",
         "\"\xf0\x9f\x98\x80\xe2\x82\xac\xc3\xa9\"", "\"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf\"",
-        "[]", "[ ]", "{}", "{ }", "[1,2 , 3]", "[[],[[]],{}]", "{\"a\":1}", "{\"a\":{\"b\":[1,{\"c\":null}]},\"d\":\"\"}",
+        "[]", "[ ]", "{}", "{ }", "[1,2 , 3]", "[[],[[]],{}]", "{\"a\":1}",
+            "{\"a\":{\"b\":[1,{\"c\":null}]},\"d\":\"\"}",
         "\t[\r\n1 ]\n", "{\"\":0}", "[\"0123456789abcdef0123456789abcdef\\n0123456789abcdefgh\"]",
     };
 
@@ -63,12 +66,18 @@ static void takes_what_the_rfc_allows(void **state)
 static void refuses_what_it_does_not(void **state)
 {
     static const char *const bad[] = {
-        "", " ", "nul", "nulll", "True", "01", "-01", "-", "+1", "1.", ".5", "1.e5", "1e", "1e+", "0x10", "NaN", "Infinity",
-        "-Infinity", "1 2", "1,", "\"", "\"a", "\"\\\"", "\"\\", "\"\\a\"", "\"\\u12\"", "\"\\u123g\"", "\"\\ud800\"", "\"\\udc00\"",
-        "\"\\ud800\\u0041\"", "\"\\ud800\\ud800\"", "\"\\ud83d\\ude0\"", "\"\n\"", "\"\t\"", "\"\x1f\"", "\"\xff\"", "\"\xc0\x80\"",
-        "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xe2\x82\"", "\"\xe2\x82", "'a'", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1}",
-        "{", "}", "{1:2}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{\"a\":1]", "[\"a\":1]",
-        "\xef\xbb\xbf{}", "// c\n1", "/**/1", "[1]x", "{\"a\":1}}", "[[]", "\v1", "\f1", "\xc2\xa0" "1", "{a:1}", "undefined",
+        "", " ", "nul", "nulll", "True", "01", "-01", "-", "+1", "1.", ".5", "1.e5", "1e", "1e+",
+            "0x10", "NaN", "Infinity",
+        "-Infinity", "1 2", "1,", "\"", "\"a", "\"\\\"", "\"\\", "\"\\a\"", "\"\\u12\"",
+            "\"\\u123g\"", "\"\\ud800\"", "\"\\udc00\"",
+        "\"\\ud800\\u0041\"", "\"\\ud800\\ud800\"", "\"\\ud83d\\ude0\"", "\"\n\"", "\"\t\"",
+            "\"\x1f\"", "\"\xff\"", "\"\xc0\x80\"",
+        "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xe2\x82\"", "\"\xe2\x82", "'a'", "[", "]",
+            "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1}",
+        "{", "}", "{1:2}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{\"a\" 1}",
+            "{\"a\":1 \"b\":2}", "{\"a\":1]", "[\"a\":1]",
+        "\xef\xbb\xbf{}", "// c\n1", "/**/1", "[1]x", "{\"a\":1}}", "[[]", "\v1", "\f1",
+            "\xc2\xa0" "1", "{a:1}", "undefined",
     };
 
     (void)state;
@@ -149,8 +158,10 @@ static void arena_bounds_the_tree(void **state)
 
 static void builds_the_tree(void **state)
 {
-    static const char text[] = "{\n \"n\": -12, \"f\": 1.5e3,\n \"s\": \"a\\u0000\\ud83d\\ude00\\n\",\n"
-                               " \"list\": [true,\n null, {\"x\": 9223372036854775807}], \"big\": 1e400}";
+    static const char text[] =
+        "{\n \"n\": -12, \"f\": 1.5e3,\n \"s\": \"a\\u0000\\ud83d\\ude00\\n\",\n"
+                               " \"list\": [true,\n null, {\"x\": 9223372036854775807}], \"big\": "
+                               "1e400}";
     struct rf_arena arena;
     const struct rf_json *root, *list;
     int64_t integer = 0;
@@ -242,10 +253,14 @@ static uint64_t test_seed(void)
 static void doubles_are_the_nearest(void **state)
 {
     static const char *const hard[] = {
-        "1e-400", "1e400", "5e-324", "2.4703282292062328e-324", "2.4703282292062327e-324", "1.7976931348623158e308",
-        "1.7976931348623159e308", "9007199254740993", "9007199254740992.9999999999999999999999", "0.1e1", "123e-20",
-        "2.2250738585072011e-308", "179769313486231580793728971405301e276", "0.000000000000000000000000000001e30", "1e99999999999999999999",
-        "0e99999999999999999999", "1e-99999999999999999999", "6.9294956446009195e15", "100000000000000000000000", "-7.5e22", "-0.0",
+        "1e-400", "1e400", "5e-324", "2.4703282292062328e-324", "2.4703282292062327e-324",
+            "1.7976931348623158e308",
+        "1.7976931348623159e308", "9007199254740993", "9007199254740992.9999999999999999999999",
+            "0.1e1", "123e-20",
+        "2.2250738585072011e-308", "179769313486231580793728971405301e276",
+            "0.000000000000000000000000000001e30", "1e99999999999999999999",
+        "0e99999999999999999999", "1e-99999999999999999999", "6.9294956446009195e15",
+            "100000000000000000000000", "-7.5e22", "-0.0",
     };
     uint64_t seed = test_seed();
     char text[1400];
@@ -275,7 +290,8 @@ static void doubles_are_the_nearest(void **state)
         bits |= (uint64_t)(1 + random_next(&seed) % 40) << 52; /* tiny: many digits */
         memcpy(&low, &bits, sizeof low);
         /* The exact middle has one binary digit more: as long double it is exact. */
-        size = snprintf(text, sizeof text, "%.1100Le", (long double)low + ((long double)nextafter(low, 1) - low) / 2);
+        size = snprintf(text, sizeof text, "%.1100Le",
+                        (long double)low + ((long double)nextafter(low, 1) - low) / 2);
         for (int kind = 0; kind < 3; kind++) {
             if (kind == 1)
                 text[900] = text[900] == '9' ? '8' : (char)(text[900] + 1);
@@ -308,18 +324,23 @@ static void numbers_as_in_rfc_8785(void **state)
         {0xffefffffffffffff, "-1.7976931348623157e+308"}, {0x4340000000000000, "9007199254740992"},
         {0xc340000000000000, "-9007199254740992"}, {0x4430000000000000, "295147905179352830000"},
         {0x44b52d02c7e14af5, "9.999999999999997e+22"}, {0x44b52d02c7e14af6, "1e+23"},
-        {0x44b52d02c7e14af7, "1.0000000000000001e+23"}, {0x444b1ae4d6e2ef4e, "999999999999999700000"},
+        {0x44b52d02c7e14af7, "1.0000000000000001e+23"}, {0x444b1ae4d6e2ef4e,
+                                                         "999999999999999700000"},
         {0x444b1ae4d6e2ef4f, "999999999999999900000"}, {0x444b1ae4d6e2ef50, "1e+21"},
         {0x3eb0c6f7a0b5ed8c, "9.999999999999997e-7"}, {0x3eb0c6f7a0b5ed8d, "0.000001"},
         {0x41b3de4355555553, "333333333.3333332"}, {0x41b3de4355555554, "333333333.33333325"},
         {0x41b3de4355555555, "333333333.3333333"}, {0x41b3de4355555556, "333333333.3333334"},
-        {0x41b3de4355555557, "333333333.33333343"}, {0xbecbf647612f3696, "-0.0000033333333333333333"},
+        {0x41b3de4355555557, "333333333.33333343"}, {0xbecbf647612f3696,
+                                                     "-0.0000033333333333333333"},
         {0x43143ff3c1cb0959, "1424953923781206.2"},
         /* Powers of two, whose neighbours below stand closer (as node and Python print them). */
-        {0x3d30000000000000, "5.684341886080802e-14"}, {0x3d30000000000001, "5.684341886080803e-14"},
-        {0x0010000000000000, "2.2250738585072014e-308"}, {0x000fffffffffffff, "2.225073858507201e-308"},
+        {0x3d30000000000000, "5.684341886080802e-14"}, {0x3d30000000000001,
+                                                        "5.684341886080803e-14"},
+        {0x0010000000000000, "2.2250738585072014e-308"}, {0x000fffffffffffff,
+                                                          "2.225073858507201e-308"},
         {0x3ff8000000000000, "1.5"}, {0x3fb999999999999a, "0.1"}, {0x4059000000000000, "100"},
-        {0xbfe0000000000000, "-0.5"}, {0x3e7ad7f29abcaf48, "1e-7"}, {0x40c81cd6e631f8a1, "12345.6789"},
+        {0xbfe0000000000000, "-0.5"}, {0x3e7ad7f29abcaf48, "1e-7"}, {0x40c81cd6e631f8a1,
+                                                                     "12345.6789"},
     };
     struct rf_buf buf;
 
@@ -357,7 +378,8 @@ static void expect_shortest(struct rf_buf *buf, double value)
         e = strchr(shorter, 'e');
         power = atoi(e + 1);
         snprintf(shorter, sizeof shorter, "%lde%d",
-                 (long)llround(value / pow(10, power - (double)places)) + step, power - (int)places);
+                 (long)llround(value / pow(10, power - (double)places)) + step,
+                     power - (int)places);
         if (power > -290 && power < 290 && strtod(shorter, NULL) == value)
             fail_msg("%s is longer than %s", text, shorter);
     }
@@ -432,7 +454,8 @@ static void canonical_as_in_rfc_8785(void **state)
                      "\"\\ud83d\\ude00\":\"Emoji: Grinning Face\",\"\\u0080\":\"Control\","
                      "\"\\u00f6\":\"Latin Small Letter O With Diaeresis\"}",
                      "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\xc2\x80\":\"Control\","
-                     "\"\xc3\xb6\":\"Latin Small Letter O With Diaeresis\",\"\xe2\x82\xac\":\"Euro Sign\","
+                     "\"\xc3\xb6\":\"Latin Small Letter O With Diaeresis\","
+                     "\"\xe2\x82\xac\":\"Euro Sign\","
                      "\"\xf0\x9f\x98\x80\":\"Emoji: Grinning Face\","
                      "\"\xef\xac\xb3\":\"Hebrew Letter Dalet With Dagesh\"}");
     expect_canonical(" [ ] ", "[]");
@@ -445,7 +468,8 @@ static void canonical_as_in_rfc_8785(void **state)
 static void skip_passes_what_check_passes(void **state)
 {
     static const char *const values[] = {
-        "1", "-1.5e3", "\"a\\\"]}\"", "[1,\"]\",{\"}\":[]}]", "{\"a\":[{},[],\"{[\\\\\"],\"b\":{}}", "null", "true", "[]",
+        "1", "-1.5e3", "\"a\\\"]}\"", "[1,\"]\",{\"}\":[]}]",
+            "{\"a\":[{},[],\"{[\\\\\"],\"b\":{}}", "null", "true", "[]",
         "[\"0123456789abcdef\",\"0123456789abcde\\\"f\",[[[{\"k\":[1,2,3,4,5,6,7,8,9,10]}]]]]",
     };
     struct rf_json_scan fast, strict;
@@ -472,8 +496,11 @@ static void skip_passes_what_check_passes(void **state)
 /* Damage good text a little: check and parse must agree, and skip take all that check takes. */
 static void agree_on_damaged_text(void **state)
 {
-    static const char good[] = "{\"name\":\"\xc3\x89" "douard \\ud83d\\ude00\",\"n\":[1,-2.5e+3,0],\"t\":true,\"deep\":[[{\"x\":null}]],"
-                               "\"text\":\"a longer run of plain text than one step of sixteen\\n\"}";
+    static const char good[] =
+        "{\"name\":\"\xc3\x89" "douard \\ud83d\\ude00\",\"n\":[1,-2.5e+3,0],\"t\":true,"
+                               "\"deep\":[[{\"x\":null}]],"
+                               "\"text\":\"a longer run of plain text than one step of "
+                               "sixteen\\n\"}";
     uint64_t seed = test_seed();
     char text[sizeof good];
     struct rf_json_scan fast, strict;

@@ -13,10 +13,13 @@
 #include "core/row.h"
 
 static const char decl_json[] =
-    "{\"name\":\"m\",\"splits\":true,\"limits\":{\"rows\":3,\"parts\":2,\"output_mb\":1},\"tables\":["
+    "{\"name\":\"m\",\"splits\":true,\"limits\":{\"rows\":3,\"parts\":2,\"output_mb\":1},"
+    "\"tables\":["
     "{\"name\":\"none\",\"columns\":[{\"name\":\"i\",\"type\":\"int\"}]},"
-    "{\"name\":\"all\",\"columns\":[{\"name\":\"i\",\"type\":\"int\"},{\"name\":\"f\",\"type\":\"float\"},"
-    "{\"name\":\"b\",\"type\":\"bool\"},{\"name\":\"s\",\"type\":\"text\"},{\"name\":\"j\",\"type\":\"json\"},"
+    "{\"name\":\"all\",\"columns\":[{\"name\":\"i\",\"type\":\"int\"},{\"name\":\"f\","
+    "\"type\":\"float\"},"
+    "{\"name\":\"b\",\"type\":\"bool\"},{\"name\":\"s\",\"type\":\"text\"},{\"name\":\"j\","
+    "\"type\":\"json\"},"
     "{\"name\":\"t\",\"type\":\"time\"},{\"name\":\"r\",\"type\":\"blobref\"}]}]}";
 
 struct fixture {
@@ -96,7 +99,8 @@ static void reads_back_what_was_written(void **state)
     assert_true(rf_blobref_equal(&record.values[6].ref, &ref));
     assert_int_equal(rf_output_next(&reader, &record, NULL), RF_OK);
     assert_int_equal(record.kind, RF_RECORD_CUT);
-    assert_true(record.table == 1 && record.column == 3 && record.row == 0 && record.cut == RF_CUT_UTF8);
+    assert_true(record.table == 1 && record.column == 3 && record.row == 0 &&
+                record.cut == RF_CUT_UTF8);
     assert_int_equal(rf_output_next(&reader, &record, NULL), RF_OK);
     assert_int_equal(record.values[0].type, 0);
     assert_int_equal(rf_output_next(&reader, &record, NULL), RF_OK);
@@ -106,7 +110,8 @@ static void reads_back_what_was_written(void **state)
     assert_int_equal(rf_output_next(&reader, &record, NULL), RF_OK);
     assert_true(record.inlined && record.bytes.size == 1 && !record.name.data);
     assert_int_equal(rf_output_next(&reader, &record, NULL), RF_OK);
-    assert_true(record.kind == RF_RECORD_NEED && record.present && rf_blobref_equal(&record.ref, &ref));
+    assert_true(record.kind == RF_RECORD_NEED && record.present &&
+                rf_blobref_equal(&record.ref, &ref));
     assert_int_equal(rf_output_next(&reader, &record, NULL), RF_END);
     assert_true(reader.rows == 2 && reader.parts == 2 && reader.needs == 1);
     rf_output_release(&reader);
@@ -127,7 +132,8 @@ static void expect_end(struct fixture *f, enum rf_status want, const char *words
     while ((status = rf_output_next(&reader, &record, &err)) == RF_OK)
         ;
     if (status != want || !strstr(err.message, words))
-        fail_msg("%s: '%s', not %s: '%s'", rf_status_name(status), err.message, rf_status_name(want), words);
+        fail_msg("%s: '%s', not %s: '%s'", rf_status_name(status), err.message,
+                 rf_status_name(want), words);
     assert_int_equal(rf_output_next(&reader, &record, &err), want);
     rf_output_release(&reader);
     rf_buf_clear(&f->buf);
@@ -244,15 +250,18 @@ static void counts_are_doubted(void **state)
 static void parts_are_doubted(void **state)
 {
     struct fixture *f = *state;
-    static const char *const medias[] = {"", "text", "/", "text/", "/plain", "a/b/c", "a/\xc3\xa9", "a/b\n"};
-    static const uint64_t ranges[][2] = {{0, 101}, {100, 1}, {101, 0}, {UINT64_MAX, 2}, {2, UINT64_MAX}, {UINT64_MAX, UINT64_MAX}};
+    static const char *const medias[] = {"", "text", "/", "text/", "/plain", "a/b/c", "a/\xc3\xa9",
+                                         "a/b\n"};
+    static const uint64_t ranges[][2] = {{0, 101}, {100, 1}, {101, 0}, {UINT64_MAX, 2},
+                                         {2, UINT64_MAX}, {UINT64_MAX, UINT64_MAX}};
 
     for (size_t i = 0; i < sizeof medias / sizeof *medias; i++) {
         rf_part_put_range(&f->buf, 0, 1, rf_bytes_text(medias[i]), rf_bytes(NULL, 0));
         expect_end(f, RF_INVALID, "media type");
     }
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
-        rf_part_put_range(&f->buf, ranges[i][0], ranges[i][1], rf_bytes_text("a/b"), rf_bytes(NULL, 0));
+        rf_part_put_range(&f->buf, ranges[i][0], ranges[i][1], rf_bytes_text("a/b"),
+                          rf_bytes(NULL, 0));
         expect_end(f, RF_INVALID, "of content of 100");
     }
     rf_part_put_range(&f->buf, 100, 0, rf_bytes_text("a/b"), rf_bytes_text(""));

@@ -234,7 +234,8 @@ static void walks_from_anywhere(void **state)
             key = entries[count - 1];
         while (round > 0 && at < count && rf_blobref_compare(&entries[at].ref, &key.ref) <= 0)
             at++;
-        assert_int_equal(rf_run_cursor_open(&cursor, &run, 1, round ? &key.ref : NULL, NULL), RF_OK);
+        assert_int_equal(rf_run_cursor_open(&cursor, &run, 1, round ? &key.ref : NULL, NULL),
+                         RF_OK);
         for (; at < count; at++) {
             assert_int_equal(rf_run_cursor_next(cursor, &got, NULL), RF_OK);
             expect_entry(&got, &entries[at]);
@@ -252,7 +253,8 @@ static void merges_as_an_array_would(void **state)
     struct fixture *f = *state;
     enum { RUNS = 7, EACH = 1500 };
     struct rf_run *runs[RUNS], *merged;
-    struct rf_run_entry *all = calloc(RUNS * EACH, sizeof *all), *pool = random_entries(3000, 1), got;
+    struct rf_run_entry *all = calloc(RUNS * EACH, sizeof *all), *pool = random_entries(3000, 1),
+        got;
     struct rf_run_cursor *cursor;
     struct rf_error err = {0};
     size_t kept = 0;
@@ -309,7 +311,9 @@ static void merges_as_an_array_would(void **state)
 static void sources_that_touch_become_one(void **state)
 {
     struct fixture *f = *state;
-    static const struct rf_run_source parts[3][2] = {{{1, 1, 10}, {11, 11, 20}}, {{11, 21, 30}, {31, 31, 35}}, {{31, 40, 50}, {0}}};
+    static const struct rf_run_source parts[3][2] = {{{1, 1, 10}, {11, 11, 20}},
+                                                     {{11, 21, 30}, {31, 31, 35}},
+                                                         {{31, 40, 50}, {0}}};
     struct rf_run *runs[3], *merged;
     struct rf_run_writer *writer;
     const struct rf_run_info *info;
@@ -317,7 +321,8 @@ static void sources_that_touch_become_one(void **state)
 
     for (int i = 0; i < 3; i++) {
         snprintf(name, sizeof name, "s%d", i);
-        assert_int_equal(rf_run_create(&writer, f->dir, name, parts[i], i < 2 ? 2 : 1, NULL), RF_OK);
+        assert_int_equal(rf_run_create(&writer, f->dir, name, parts[i], i < 2 ? 2 : 1, NULL),
+                         RF_OK);
         assert_int_equal(rf_run_commit(writer, true, NULL), RF_OK);
         rf_run_writer_free(writer);
         runs[2 - i] = open_run(f->dir, name);
@@ -326,7 +331,8 @@ static void sources_that_touch_become_one(void **state)
     merged = open_run(f->dir, "m");
     info = rf_run_info(merged);
     assert_int_equal(info->source_count, 4);
-    assert_true(info->sources[1].segment == 11 && info->sources[1].from_seq == 11 && info->sources[1].to_seq == 30);
+    assert_true(info->sources[1].segment == 11 && info->sources[1].from_seq == 11 &&
+                info->sources[1].to_seq == 30);
     assert_true(info->sources[2].segment == 31 && info->sources[2].to_seq == 35);
     assert_true(info->sources[3].segment == 31 && info->sources[3].from_seq == 40);
     rf_run_close(merged);
@@ -410,7 +416,8 @@ static bool is_honest(int dir, const char *name, const struct rf_run_entry *entr
         assert_true(status == RF_NOT_FOUND || status == RF_CORRUPT);
     }
     status = rf_run_cursor_open(&cursor, &run, 1, NULL, NULL);
-    for (i = 0; status == RF_OK && (status = rf_run_cursor_next(cursor, &found, NULL)) == RF_OK; i++)
+    for (i = 0; status == RF_OK && (status = rf_run_cursor_next(cursor, &found,
+                                                                NULL)) == RF_OK; i++)
         expect_entry(&found, &entries[i]);
     seen |= status == RF_CORRUPT;
     if (status == RF_END)
@@ -543,12 +550,17 @@ static void bytes_are_those_of_the_format_page(void **state)
     static const char *const texts[] = {"abc", "", "hello\n", "gone"};
     static const struct rf_run_source sources[] = {{1, 1, 3}, {4, 4, 6}};
     struct rf_run_entry entries[4] = {
-        {.life = 1, .seq = 1, .size = 3, .timestamp_us = 1700000000000001, .segment = 1, .offset = 96, .stored = 3},
-        {.life = 1, .seq = 2, .size = 0, .timestamp_us = 1700000000000002, .segment = 1, .offset = 200, .flags = RF_RUN_PART},
-        {.life = 3, .seq = 5, .size = 6, .timestamp_us = 1700000000000005, .segment = 4, .offset = 200, .stored = 6},
-        {.life = 2, .seq = 6, .size = 4, .timestamp_us = 1700000000000006, .segment = 4, .offset = 304, .flags = RF_RUN_DELETE},
+        {.life = 1, .seq = 1, .size = 3, .timestamp_us = 1700000000000001, .segment = 1, .offset =
+         96, .stored = 3},
+        {.life = 1, .seq = 2, .size = 0, .timestamp_us = 1700000000000002, .segment = 1, .offset =
+         200, .flags = RF_RUN_PART},
+        {.life = 3, .seq = 5, .size = 6, .timestamp_us = 1700000000000005, .segment = 4, .offset =
+         200, .stored = 6},
+        {.life = 2, .seq = 6, .size = 4, .timestamp_us = 1700000000000006, .segment = 4, .offset =
+         304, .flags = RF_RUN_DELETE},
     };
-    const char *golden = RF_SOURCE_DIR "/tests/format/run-1.golden", *mode = getenv("REFUGE_GOLDEN");
+    const char *golden = RF_SOURCE_DIR "/tests/format/run-1.golden", *mode =
+        getenv("REFUGE_GOLDEN");
     struct rf_run_writer *writer;
     uint8_t *got, *want;
     size_t got_size, want_size;

@@ -19,7 +19,8 @@
 
 #define REF_ABC "sha256-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 #define REF_NIL "sha256-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-#define HEAD "{\"!refuge\":\"file/1\",\"gid\":1000,\"mode\":420,\"mtime_ns\":\"1700000000123456789\","
+#define HEAD                                                                                       \
+    "{\"!refuge\":\"file/1\",\"gid\":1000,\"mode\":420,\"mtime_ns\":\"1700000000123456789\","
 #define PART "{\"len\":\"3\",\"ref\":\"" REF_ABC "\"}"
 #define TAIL "\"size\":\"3\",\"uid\":1000}"
 
@@ -47,10 +48,13 @@ static void *random_bytes(size_t size, uint64_t seed)
 /* The blob of the format page. */
 static void bytes_are_those_of_the_format_page(void **state)
 {
-    const char *golden = RF_SOURCE_DIR "/tests/format/file-1.golden", *mode = getenv("REFUGE_GOLDEN");
+    const char *golden = RF_SOURCE_DIR "/tests/format/file-1.golden", *mode =
+        getenv("REFUGE_GOLDEN");
     struct rf_file_part parts[2] = {{.size = 4294967296}, {.size = 3}};
-    struct rf_file file = {.name = rf_bytes_text("caf\xc3\xa9 \"1\".txt"), .size = 4294967299, .mode = 0644,
-                           .uid = 1000, .gid = 100, .mtime_ns = -1, .parts = parts, .part_count = 2};
+    struct rf_file file = {.name = rf_bytes_text("caf\xc3\xa9 \"1\".txt"), .size = 4294967299,
+                           .mode = 0644,
+                           .uid = 1000, .gid = 100, .mtime_ns = -1, .parts = parts, .part_count =
+                               2};
     struct rf_buf buf;
     char want[2000];
     int fd;
@@ -134,28 +138,45 @@ static void refuses_what_is_wrong(void **state)
         {"{\"!refuge\":\"file/x\"}", "without a version", RF_INVALID},
         {"{\"!refuge\":\"tree/1\",\"b\":1,\"a\":2}", "not in RFC 8785 form", RF_INVALID},
         {HEAD " \"name\":\"a\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form", RF_INVALID},
-        {HEAD "\"name\":\"\\u0061\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"3\",\"uid\":1000,\"x\":1}", "members this version", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"3\",\"uid\":1e3}", "'uid' must", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"3\",\"uid\":4294967296}", "'uid' must", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"03\",\"uid\":1000}", "'size' must", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":3,\"uid\":1000}", "'size' must", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"4\",\"uid\":1000}", "add up", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"2\",\"uid\":1000}", "add up", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"9223372036854775808\",\"uid\":1000}", "'size' must", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[{\"len\":\"0\",\"ref\":\"" REF_ABC "\"}],\"size\":\"0\",\"uid\":1000}", "not be empty", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"parts\":[{\"len\":\"3\",\"ref\":\"sha256-00\"}]," TAIL, "'ref'", RF_INVALID},
+        {HEAD "\"name\":\"\\u0061\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form",
+         RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"3\",\"uid\":1000,\"x\":1}",
+         "members this version", RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"3\",\"uid\":1e3}", "'uid' must",
+         RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"3\",\"uid\":4294967296}",
+         "'uid' must", RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"03\",\"uid\":1000}", "'size' must",
+         RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":3,\"uid\":1000}", "'size' must",
+         RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"4\",\"uid\":1000}", "add up",
+         RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"2\",\"uid\":1000}", "add up",
+         RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"size\":\"9223372036854775808\",\"uid\":1000}",
+         "'size' must", RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[{\"len\":\"0\",\"ref\":\"" REF_ABC "\"}],\"size\":\"0\","
+              "\"uid\":1000}",
+         "not be empty", RF_INVALID},
+        {HEAD "\"name\":\"a\",\"parts\":[{\"len\":\"3\",\"ref\":\"sha256-00\"}]," TAIL, "'ref'",
+         RF_INVALID},
         {HEAD "\"name\":\"a\",\"parts\":[1]," TAIL, "'len' must", RF_INVALID},
         {HEAD "\"name\":\"\",\"parts\":[" PART "]," TAIL, "'name' must", RF_INVALID},
         {HEAD "\"name\":\"..\",\"parts\":[" PART "]," TAIL, "'name' must", RF_INVALID},
         {HEAD "\"name\":\"a/b\",\"parts\":[" PART "]," TAIL, "'name' must", RF_INVALID},
         {HEAD "\"name\":\"a\\u0000b\",\"parts\":[" PART "]," TAIL, "'name' must", RF_INVALID},
-        {HEAD "\"name_b64\":\"YQ==\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form", RF_INVALID},
-        {HEAD "\"name_b64\":\"/x==\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form", RF_INVALID},
-        {HEAD "\"name_b64\":\"/w=\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form", RF_INVALID},
-        {HEAD "\"name_b64\":\"/w==!\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form", RF_INVALID},
+        {HEAD "\"name_b64\":\"YQ==\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form",
+         RF_INVALID},
+        {HEAD "\"name_b64\":\"/x==\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form",
+         RF_INVALID},
+        {HEAD "\"name_b64\":\"/w=\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form",
+         RF_INVALID},
+        {HEAD "\"name_b64\":\"/w==!\",\"parts\":[" PART "]," TAIL, "not in RFC 8785 form",
+         RF_INVALID},
         {HEAD "\"name_b64\":\"Li4v/w==\",\"parts\":[" PART "]," TAIL, "'name' must", RF_INVALID},
-        {HEAD "\"name\":\"a\",\"name_b64\":\"/w==\",\"parts\":[" PART "]," TAIL, "one of them", RF_INVALID},
+        {HEAD "\"name\":\"a\",\"name_b64\":\"/w==\",\"parts\":[" PART "]," TAIL, "one of them",
+         RF_INVALID},
         {HEAD "\"parts\":[" PART "]," TAIL, "one of them", RF_INVALID},
         {HEAD "\"name\":\"a\",\"parts\":[" PART "],\"prev\":\"x\"," TAIL, "'prev'", RF_INVALID},
     };
@@ -166,7 +187,8 @@ static void refuses_what_is_wrong(void **state)
         struct rf_error err = {0};
         enum rf_status status = parse(bad[i].text, strlen(bad[i].text), &kind, &err);
         if (status != bad[i].status || !strstr(err.message, bad[i].words))
-            fail_msg("%s\n: %s '%s', not '%s'", bad[i].text, rf_status_name(status), err.message, bad[i].words);
+            fail_msg("%s\n: %s '%s', not '%s'", bad[i].text, rf_status_name(status), err.message,
+                     bad[i].words);
     }
 }
 
@@ -334,7 +356,8 @@ static void expect_content(struct fixture *f, const struct rf_put_file_result *r
 
 static void files_come_back(void **state)
 {
-    static const size_t sizes[] = {0, 1, 100000, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1, 9 << 20};
+    static const size_t sizes[] = {0, 1, 100000, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1,
+                                   9 << 20};
     struct fixture *f = *state;
     struct rf_put_file_result result, again;
     struct rf_error err = {0};
@@ -353,7 +376,8 @@ static void files_come_back(void **state)
             assert_int_equal(result.content.algo, 0);
         expect_content(f, &result, data, sizes[i]);
         assert_int_equal(rf_put_file(f->store, f->file, "a name", &again, NULL), RF_OK);
-        assert_true(again.present && again.stored == 0 && rf_blobref_equal(&again.ref, &result.ref));
+        assert_true(again.present && again.stored == 0 &&
+                    rf_blobref_equal(&again.ref, &result.ref));
         free(data);
     }
 }
@@ -446,7 +470,8 @@ static void a_missing_or_short_part_is_told(void **state)
     assert_int_equal(rf_file_read(f->store, &file, 0, out, 5, &got, &err), RF_NOT_FOUND);
     assert_non_null(strstr(err.message, "part 0 of file 'n'"));
     rf_error_clear(&err);
-    assert_int_equal(rf_store_put(f->store, rf_bytes_text("abc"), NULL, true, NULL, NULL, NULL), RF_OK);
+    assert_int_equal(rf_store_put(f->store, rf_bytes_text("abc"), NULL, true, NULL, NULL, NULL),
+                     RF_OK);
     assert_int_equal(rf_file_read(f->store, &file, 0, out, 3, &got, &err), RF_OK);
     assert_int_equal(rf_file_read(f->store, &file, 0, out, 5, &got, &err), RF_CORRUPT);
     assert_non_null(strstr(err.message, "is shorter than the 5 bytes"));
