@@ -1,8 +1,9 @@
 /*
  * identity.c - whose folder this is, and who may write it
  *
- * store.json is one line, {"refuge_store":1,"uuid":"...","generation":1,"salt":"<16 hex>"}. The
- * begin record of every segment says the same, so a lost or damaged store.json is made again.
+ * store.json is one line, {"refuge_store":1,"uuid":"...","generation":1,"salt":"<16 hex>",
+ * "check":"<16 hex>"}; check is the XXH3-64 of all before its comma. The begin record of every
+ * segment says the same, so a lost or damaged store.json is made again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,8 +33,10 @@ static enum rf_status write_file(struct rf_disk *disk, struct rf_error *err)
     rf_uuid_format(disk->uuid, uuid);
     size = snprintf(text, sizeof text,
                     "{\"refuge_store\":%d,\"uuid\":\"%s\",\"generation\":%" PRIu32
-                    ",\"salt\":\"%016" PRIx64 "\"}\n", RF_LOG_FORMAT, uuid, disk->generation,
+                    ",\"salt\":\"%016" PRIx64 "\"", RF_LOG_FORMAT, uuid, disk->generation,
                     disk->salt);
+    size += snprintf(text + size, sizeof text - (size_t)size, ",\"check\":\"%016" PRIx64 "\"}\n",
+                     rf_log_checksum(rf_bytes(text, (size_t)size)));
     fd = openat(disk->dir, TEMP_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return rf_error_errno(err, RF_IO, errno, "cannot write '%s/%s'", disk->path, FILE_NAME);
@@ -56,7 +59,8 @@ static enum rf_status read_file(struct rf_disk *disk, struct rf_error *err)
 {
     char text[TEXT_SIZE] = "", uuid[37] = "";
     unsigned format = 0;
-    int end = 0, fd = openat(disk->dir, FILE_NAME, O_RDONLY | O_CLOEXEC);
+    uint64_t check = 0;
+    int checked = 0, end = 0, fd = openat(disk->dir, FILE_NAME, O_RDONLY | O_CLOEXEC);
     ssize_t size;
 
     if (fd < 0 && errno == ENOENT)
@@ -72,8 +76,10 @@ static enum rf_status read_file(struct rf_disk *disk, struct rf_error *err)
                             "store '%s' has format %u, this refuge reads up to %d: use a newer one",
                             disk->path, format, RF_LOG_FORMAT);
     if (sscanf(text, "{\"refuge_store\":1,\"uuid\":\"%36[0-9a-f-]\",\"generation\":%" SCNu32
-               ",\"salt\":\"%16" SCNx64 "\"}\n%n", uuid, &disk->generation, &disk->salt, &end) != 3
-        || end != size || !rf_uuid_parse(disk->uuid, uuid) || disk->generation == 0)
+               ",\"salt\":\"%16" SCNx64 "\"%n,\"check\":\"%16" SCNx64 "\"}\n%n", uuid,
+               &disk->generation, &disk->salt, &checked, &check, &end) != 4 || end != size ||
+        check != rf_log_checksum(rf_bytes(text, (size_t)checked)) ||
+        !rf_uuid_parse(disk->uuid, uuid) || disk->generation == 0)
         return RF_CORRUPT;
     return RF_OK;
 }

@@ -134,6 +134,19 @@ uint64_t rf_log_chain(uint64_t before, const struct rf_log_record *record)
     return XXH3_64bits_withSeed(bytes, sizeof bytes, before);
 }
 
+void rf_log_tally(const struct rf_log_record *record, uint64_t *blobs, uint64_t *bytes)
+{
+    if (record->flags & RF_LOG_LIFT)
+        return;
+    if (record->op == RF_LOG_PUT) {
+        ++*blobs;
+        *bytes += record->size;
+    } else if (record->op == RF_LOG_DELETE) { /* a lost put may be missing from the sums */
+        *blobs -= *blobs > 0;
+        *bytes -= *bytes < record->size ? *bytes : record->size;
+    }
+}
+
 void rf_log_begin_encode(uint8_t out[RF_LOG_BEGIN_SIZE], const struct rf_log_begin *begin,
                          uint64_t first)
 {

@@ -93,6 +93,9 @@ uint64_t rf_log_checksum(struct rf_bytes payload);
  * size (u64 each), life (u32), op, algo (u8 each), flags PART and LIFT (u16), digest. */
 uint64_t rf_log_chain(uint64_t before, const struct rf_log_record *record);
 
+/* Count in what a change does to the number and bytes of blobs that are alive. */
+void rf_log_tally(const struct rf_log_record *record, uint64_t *blobs, uint64_t *bytes);
+
 /* ---- the payload of a begin record ---- */
 
 #define RF_LOG_BEGIN_SIZE 88

@@ -107,6 +107,43 @@ static enum rf_status walk_into(struct rf_disk *disk, const struct rf_head_state
     return status == RF_END ? RF_OK : status;
 }
 
+/* The head is older than a run, and runs are made of what is durable: go on to where it ends. */
+static enum rf_status pass_head(struct rf_disk *disk, struct rf_head_state *state,
+                                uint64_t covered, struct rf_error *err)
+{
+    struct rf_log_end end = {.seq = covered};
+    struct rf_log_place place = {.first = covered};
+    struct rf_walked walked;
+    struct rf_walk walk;
+    enum rf_status status = RF_OK;
+
+    rf_walk_init(&walk, &disk->log, state->seq + 1, true);
+    while (status == RF_OK) {
+        const struct rf_log_record *record = &walked.at.record;
+        struct rf_error cause = {0};
+        status = rf_walk_next(&walk, &end, &walked, &cause);
+        if (status == RF_CORRUPT && walked.lost_to > 0) {
+            status = RF_OK;
+            state->has_chain = false;
+        } else if (status == RF_OK) {
+            state->chain = rf_log_chain(record->chain, record);
+            state->has_chain = true;
+            rf_log_tally(record, &state->blobs, &state->bytes);
+        } else if (status != RF_END) {
+            rf_error_set(err, status, "%s", cause.message);
+        }
+    }
+    rf_walk_release(&walk);
+    if (status != RF_END)
+        return status;
+    rf_log_dir_find(&disk->log, covered, &place, NULL);
+    state->seq = covered;
+    state->segment_first = place.first;
+    state->segment_attempt = place.attempt;
+    state->segment_end = UINT64_MAX;
+    return RF_OK;
+}
+
 /* Runs or segments were replaced: load the runs, and make a tail for what they leave. */
 static enum rf_status reload(struct rf_disk *disk, struct rf_head_state *state,
                              struct rf_error *err)
@@ -123,14 +160,12 @@ static enum rf_status reload(struct rf_disk *disk, struct rf_head_state *state,
     if (status != RF_OK)
         return status;
     covered = rf_runs_covered(runs, oldest);
-    if (state->seq < covered) { /* the head is older than a run: runs are made of what is durable */
-        struct rf_log_place place = {.first = covered};
-        rf_log_dir_find(&disk->log, covered, &place, NULL);
-        state->seq = covered;
-        state->segment_first = place.first;
-        state->segment_attempt = place.attempt;
-        state->segment_end = UINT64_MAX;
-        state->has_chain = false;
+    if (state->seq < covered) {
+        status = pass_head(disk, state, covered, err);
+        if (status != RF_OK) {
+            rf_runs_unref(runs);
+            return status;
+        }
     }
     if (state->seq - covered > TAIL_MAX && state->segment_first > covered + 1) {
         status = rf_runs_with_take(&more, runs, covered + 1, state->segment_first - 1, NULL, err);

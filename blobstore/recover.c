@@ -117,26 +117,14 @@ static enum rf_status settle(struct recovery *r, struct rf_error *err)
 
 /* ---- taking records ---- */
 
-static void count(struct recovery *r, const struct rf_log_record *record)
-{
-    if (record->seq <= r->counted || record->flags & RF_LOG_LIFT)
-        return;
-    if (record->op == RF_LOG_PUT) {
-        r->point.blobs++;
-        r->point.bytes += record->size;
-    } else {
-        r->point.blobs -= r->point.blobs > 0;
-        r->point.bytes -= r->point.bytes < record->size ? r->point.bytes : record->size;
-    }
-}
-
 static enum rf_status take(struct recovery *r, const struct rf_scanned *found, uint64_t first,
                            struct rf_error *err)
 {
     struct rf_entry entry;
     enum rf_status status = RF_OK;
 
-    count(r, &found->record);
+    if (found->record.seq > r->counted)
+        rf_log_tally(&found->record, &r->point.blobs, &r->point.bytes);
     r->point.next_seq = found->record.seq + 1;
     r->point.chain = rf_log_chain(found->record.chain, &found->record);
     r->chain_known = true;

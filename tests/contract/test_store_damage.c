@@ -1,0 +1,825 @@
+/*
+ * test_store_damage.c - the store on disk after crashes, lost files and flipped bits
+ *
+ * What counts: a get never serves wrong bytes, what was acknowledged and is not itself damaged is
+ * there, verify names what is damaged, and everything but log and large payloads makes itself again.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "blobstore/blobstore.h"
+#include "blobstore/segment.h"
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        struct rf_error err = {0};                                                                 \
+        enum rf_status status_ = (call);                                                           \
+        if (status_ != RF_OK)                                                                      \
+            fail_msg("%s: %s: %s", #call, rf_status_name(status_), err.message);                   \
+    } while (0)
+
+static char folder[64], url[96];
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    /* In memory where that is: what a sync means is for tests/fault to try. */
+    snprintf(folder, sizeof folder, "%s/test_store_damage.XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    assert_non_null(mkdtemp(folder));
+    snprintf(url, sizeof url, "disk:%s/s", folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return 0;
+}
+
+static const char *path_of(const char *name)
+{
+    static char path[512];
+
+    snprintf(path, sizeof path, "%s/s/%s", folder, name);
+    return path;
+}
+
+static struct rf_store *open_store(enum rf_store_mode mode)
+{
+    struct rf_store_options options = {.mode = mode, .segment_bytes = 64u << 10,
+                                       .run_bytes = 16u << 10};
+    struct rf_store *store = NULL;
+
+    OK(rf_store_open(&store, url, &options, &err));
+    return store;
+}
+
+static void text_of(int i, char out[64])
+{
+    snprintf(out, 64, "blob number %d, with some bytes to spare", i);
+}
+
+static void put_texts(struct rf_store *store, int from, int to)
+{
+    char text[64];
+
+    for (int i = from; i < to; i++) {
+        text_of(i, text);
+        OK(rf_store_put(store, rf_bytes_text(text), NULL, false, NULL, NULL, &err));
+    }
+}
+
+/* How many of the texts are there; none may be wrong. */
+static int count_texts(struct rf_store *store, int from, int to)
+{
+    int count = 0;
+
+    for (int i = from; i < to; i++) {
+        struct rf_error err = {0};
+        struct rf_blobref ref;
+        struct rf_buf buf;
+        char text[64];
+        text_of(i, text);
+        rf_blobref_of(&ref, rf_bytes_text(text));
+        rf_buf_init(&buf, 1000);
+        if (rf_store_get(store, &ref, &buf, &err) == RF_OK) {
+            assert_true(rf_bytes_equal(rf_buf_bytes(&buf), rf_bytes_text(text)));
+            count++;
+        }
+        rf_buf_release(&buf);
+    }
+    return count;
+}
+
+/* How many changes a feed gives from the start; *damaged: how often it said RF_CORRUPT. */
+static int count_changes(struct rf_store *store, int *damaged)
+{
+    struct rf_feed *feed = NULL;
+    int count = 0;
+
+    *damaged = 0;
+    OK(rf_feed_open(&feed, store, NULL, &err));
+    for (;;) {
+        struct rf_error err = {0};
+        struct rf_change change;
+        struct rf_bytes bytes;
+        enum rf_status status = rf_feed_next(feed, &change, 0, &err);
+        if (status == RF_TIMEOUT)
+            break;
+        if (status == RF_CORRUPT) {
+            ++*damaged;
+            continue;
+        }
+        assert_int_equal(status, RF_OK);
+        count++;
+        if (!change.is_delete && change.size <= RF_BLOB_INLINE_MAX &&
+            rf_feed_blob(feed, &bytes, NULL) == RF_OK) {
+            struct rf_blobref ref;
+            rf_blobref_of(&ref, bytes);
+            assert_true(rf_blobref_equal(&ref, &change.ref));
+        }
+    }
+    rf_feed_close(feed);
+    return count;
+}
+
+static enum rf_status verify(struct rf_store *store, struct rf_verify_report *report)
+{
+    return rf_store_verify(store, report, NULL, NULL, NULL, NULL);
+}
+
+static void expect_sound(struct rf_store *store)
+{
+    struct rf_verify_report report;
+
+    OK(rf_store_verify(store, &report, NULL, NULL, NULL, &err));
+    assert_int_equal(report.corrupt + report.missing, 0);
+}
+
+/* ---- files ---- */
+
+static uint8_t *read_all(const char *path, size_t *size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    uint8_t *data;
+
+    assert_true(fd >= 0 && fstat(fd, &st) == 0);
+    data = malloc((size_t)st.st_size + 1);
+    assert_int_equal(read(fd, data, (size_t)st.st_size), st.st_size);
+    close(fd);
+    *size = (size_t)st.st_size;
+    return data;
+}
+
+static void write_all(const char *path, const uint8_t *data, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, size), size);
+    close(fd);
+}
+
+static void patch(const char *path, size_t at, uint8_t mask)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    uint8_t byte;
+
+    assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+    byte ^= mask;
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+    close(fd);
+}
+
+/* The n-th file of a folder of the store in the order of names; false when there is none. */
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static bool file_at(const char *name, int n, char out[512])
+{
+    struct dirent **entries = NULL;
+    int count = scandir(path_of(name), &entries, NULL, by_name), seen = 0;
+    bool found = false;
+
+    for (int i = 0; i < count; i++) {
+        if (entries[i]->d_name[0] != '.' && seen++ == n) {
+            snprintf(out, 512, "%s/%s", path_of(name), entries[i]->d_name);
+            found = true;
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    return found;
+}
+
+static int files_in(const char *name)
+{
+    char path[512];
+    int count = 0;
+
+    while (file_at(name, count, path))
+        count++;
+    return count;
+}
+
+static void remove_all(const char *name)
+{
+    char path[512];
+
+    while (file_at(name, 0, path))
+        assert_int_equal(unlink(path), 0);
+}
+
+/* As a kill leaves it: nothing closed, no run of the tail, no trim. */
+static void run_in_child(void (*work)(void))
+{
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        work();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+#define BEGIN 184 /* bytes of a begin record */
+#define SPAN 136  /* of the record of one of the first ten texts: 96 and 39 and 1 of padding */
+
+static void put_eight_and_die(void)
+{
+    put_texts(open_store(RF_STORE_CREATE), 0, 8);
+}
+
+/* ---- crashes ---- */
+
+static void a_killed_writer_loses_nothing(void **state)
+{
+    struct rf_store *store, *reader;
+    int damaged;
+
+    (void)state;
+    run_in_child(put_eight_and_die);
+    reader = open_store(RF_STORE_READ); /* before any recovery: the head knows */
+    assert_int_equal(count_texts(reader, 0, 8), 8);
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 8), 8);
+    put_texts(store, 8, 12);
+    assert_int_equal(count_texts(reader, 0, 12), 12);
+    assert_int_equal(count_changes(store, &damaged), 12);
+    assert_int_equal(damaged, 0);
+    expect_sound(store);
+    rf_store_close(store);
+    rf_store_close(reader);
+}
+
+/* Cut the log after every byte: what is whole stays, what is torn goes, the next put works. */
+static void a_torn_tail_is_dropped_at_every_byte(void **state)
+{
+    char segment[512];
+    uint8_t *data;
+    size_t size;
+
+    (void)state;
+    run_in_child(put_eight_and_die);
+    assert_true(file_at("log", 0, segment));
+    data = read_all(segment, &size);
+    size = BEGIN + 8 * SPAN;
+    for (size_t cut = 0; cut <= size; cut++) {
+        size_t whole = cut < BEGIN ? 0 : (cut + 1 - BEGIN) / SPAN; /* one byte is padding */
+        struct rf_store *store;
+        int found, damaged;
+        remove_all("log");
+        remove_all("run");
+        unlink(path_of("head"));
+        unlink(path_of("lock"));
+        write_all(segment, data, cut);
+        store = open_store(RF_STORE_WRITE);
+        found = count_texts(store, 0, 8);
+        if (found != (int)whole)
+            fail_msg("cut at %zu: %d blobs, not %zu", cut, found, whole);
+        put_texts(store, 100, 103);
+        assert_int_equal(count_texts(store, 100, 103), 3);
+        assert_int_equal(count_changes(store, &damaged), found + 3);
+        assert_int_equal(damaged, 0);
+        rf_store_close(store);
+        if (cut % 16 == 0) {
+            store = open_store(RF_STORE_WRITE);
+            assert_int_equal(count_texts(store, 100, 103), 3);
+            expect_sound(store);
+            rf_store_close(store);
+        }
+    }
+    free(data);
+}
+
+static void put_and_die(void)
+{
+    put_texts(open_store(RF_STORE_WRITE), 8, 9);
+}
+
+static void a_bad_record_before_a_later_batch_is_kept_and_told(void **state)
+{
+    char segment[512];
+    struct rf_store *store;
+    struct rf_verify_report report;
+    int damaged;
+
+    (void)state;
+    run_in_child(put_eight_and_die);
+    remove_all("run");
+    unlink(path_of("head"));
+    assert_true(file_at("log", 0, segment));
+    patch(segment, BEGIN + 3 * SPAN + 40, 1); /* a header */
+    patch(segment, BEGIN + 5 * SPAN + 100, 1); /* a payload */
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 8), 6);
+    assert_int_equal(count_changes(store, &damaged), 6);
+    assert_int_equal(damaged, 2);
+    assert_int_equal(verify(store, &report), RF_CORRUPT);
+    assert_int_equal(report.corrupt, 2);
+    put_texts(store, 8, 20);
+    rf_store_close(store);
+    run_in_child(put_and_die);
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 20), 18);
+    assert_int_equal(verify(store, &report), RF_CORRUPT);
+    assert_int_equal(report.corrupt, 2);
+    assert_int_equal(report.changes, 19);
+    rf_store_close(store);
+}
+
+/* The head knows that the last record was published: its damage is not taken for a torn tail. */
+static void a_bad_last_record_that_was_published_is_not_cut_off(void **state)
+{
+    char segment[512];
+    struct rf_store *store;
+    struct rf_store_info info;
+    int damaged;
+
+    (void)state;
+    for (int clean = 0; clean < 2; clean++) {
+        run_in_child(put_eight_and_die);
+        if (clean)
+            rf_store_close(open_store(RF_STORE_WRITE));
+        assert_true(file_at("log", 0, segment));
+        patch(segment, BEGIN + 7 * SPAN + 8, 1);
+        store = open_store(RF_STORE_WRITE);
+        OK(rf_store_info(store, &info, &err));
+        assert_int_equal(info.next_seq, 9);
+        assert_int_equal(info.blobs, 8);
+        put_texts(store, 8, 10);
+        assert_int_equal(count_texts(store, 0, 10), 9);
+        assert_int_equal(count_changes(store, &damaged), 9);
+        assert_int_equal(damaged, 1);
+        rf_store_close(store);
+        store = open_store(RF_STORE_WRITE);
+        assert_int_equal(count_texts(store, 0, 10), 9);
+        assert_int_equal(count_changes(store, &damaged), 9);
+        rf_store_close(store);
+        tear_down(NULL);
+        set_up(NULL);
+    }
+}
+
+/* ---- lost files ---- */
+
+#define MANY 1200 /* several segments and runs */
+
+static void make_many(void)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    uint8_t *large = calloc(1, (1u << 20) + 70000);
+    struct rf_blobref ref;
+    char text[64];
+
+    put_texts(store, 0, MANY);
+    for (int i = 0; i < 100; i++) {
+        text_of(i, text);
+        rf_blobref_of(&ref, rf_bytes_text(text));
+        OK(rf_store_delete(store, &ref, NULL, &err));
+    }
+    OK(rf_store_put(store, rf_bytes(large, (1u << 20) + 70000), NULL, false, NULL, NULL, &err));
+    free(large);
+    rf_store_close(store);
+}
+
+static void expect_many(struct rf_store *store)
+{
+    struct rf_store_info info;
+    int damaged;
+
+    assert_int_equal(count_texts(store, 0, MANY), MANY - 100);
+    assert_int_equal(count_changes(store, &damaged), MANY + 101);
+    assert_int_equal(damaged, 0);
+    OK(rf_store_info(store, &info, &err));
+    assert_int_equal(info.blobs, MANY - 99);
+}
+
+static void all_but_log_and_payloads_makes_itself_again(void **state)
+{
+    static const char *const lost[] = {"head", "lock", "store.json", NULL};
+    struct rf_store *store;
+    char path[512];
+
+    (void)state;
+    make_many();
+    assert_true(files_in("log") >= 3);
+    assert_true(files_in("run") >= 1);
+    for (int i = 0; i < 6; i++) {
+        if (i < 4 && lost[i])
+            unlink(path_of(lost[i]));
+        if (i == 4)
+            remove_all("run");
+        if (i == 5) { /* all of them, and a folder too */
+            for (int j = 0; lost[j]; j++)
+                unlink(path_of(lost[j]));
+            remove_all("run");
+            rmdir(path_of("run"));
+        }
+        store = open_store(RF_STORE_WRITE);
+        expect_many(store);
+        expect_sound(store);
+        put_texts(store, MANY + i, MANY + i + 1);
+        assert_int_equal(count_texts(store, MANY + i, MANY + i + 1), 1);
+        rf_store_close(store);
+        store = open_store(RF_STORE_READ);
+        assert_int_equal(count_texts(store, 0, MANY + i + 1), MANY - 100 + 1);
+        rf_store_close(store);
+        tear_down(NULL);
+        set_up(NULL);
+        make_many();
+    }
+    assert_true(file_at("run", 0, path)); /* one of several runs, a hole for a reader */
+    unlink(path);
+    store = open_store(RF_STORE_READ);
+    expect_many(store);
+    rf_store_close(store);
+    store = open_store(RF_STORE_WRITE);
+    expect_many(store);
+    expect_sound(store);
+    rf_store_close(store);
+}
+
+static void a_reader_without_a_head_sees_what_is_sealed(void **state)
+{
+    struct rf_store *store;
+    struct rf_store_info info;
+
+    (void)state;
+    make_many();
+    unlink(path_of("head"));
+    store = open_store(RF_STORE_READ);
+    expect_many(store); /* the last run was made of durable records: it counts as sealed */
+    rf_store_close(store);
+    remove_all("run");
+    store = open_store(RF_STORE_READ);
+    OK(rf_store_info(store, &info, &err));
+    assert_true(info.next_seq > 100 && info.next_seq < MANY + 102);
+    assert_true(count_texts(store, 0, MANY) > 100);
+    rf_store_close(store);
+}
+
+static void files_that_no_record_names_are_removed(void **state)
+{
+    static const uint8_t junk[4096];
+    struct rf_store *store;
+    char stray[256], name[RF_SEGMENT_NAME_SIZE + 8];
+
+    (void)state;
+    make_many();
+    snprintf(stray, sizeof stray, "large/sha256-%064d-1", 7);
+    write_all(path_of(stray), junk, sizeof junk);
+    write_all(path_of("large/.tmp-0000000000000001"), junk, sizeof junk);
+    snprintf(name, sizeof name, "log/.tmp-%016d-0", 1);
+    write_all(path_of(name), junk, sizeof junk);
+    write_all(path_of("large/notes of a person"), junk, sizeof junk);
+    unlink(path_of("lock")); /* as after a crash */
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(access(path_of(stray), F_OK), -1);
+    assert_int_equal(access(path_of("large/.tmp-0000000000000001"), F_OK), -1);
+    assert_int_equal(access(path_of(name), F_OK), -1);
+    assert_int_equal(access(path_of("large/notes of a person"), F_OK), 0);
+    expect_many(store);
+    write_all(path_of(stray), junk, sizeof junk);
+    {
+        struct rf_verify_report report;
+        assert_int_equal(verify(store, &report), RF_OK);
+        assert_int_equal(report.removed, 1);
+    }
+    rf_store_close(store);
+}
+
+/* ---- flipped bits ---- */
+
+/* One bit of one file, then everything is asked for. Nothing may be wrong; what is damaged is
+ * named, unless the file makes itself again. */
+static void flip_and_look(const char *path, size_t at, uint8_t mask, bool precious)
+{
+    struct rf_store_options options = {.mode = RF_STORE_READ, .segment_bytes = 64u << 10,
+                                       .run_bytes = 16u << 10};
+    struct rf_verify_report report;
+    struct rf_store *store = NULL;
+    int found, damaged;
+
+    patch(path, at, mask);
+    OK(rf_store_open(&store, url, &options, &err));
+    (void)count_texts(store, 0, 30); /* checks that nothing is wrong */
+    (void)count_changes(store, &damaged);
+    rf_store_close(store);
+    options.mode = RF_STORE_WRITE;
+    OK(rf_store_open(&store, url, &options, &err));
+    found = count_texts(store, 0, 30);
+    if (verify(store, &report) == RF_OK && (found != 30 || report.blobs != 31))
+        fail_msg("%s at %zu: %d of 30 blobs, and verify is content", path, at, found);
+    if (!precious && found != 30)
+        fail_msg("%s at %zu: %d of 30 blobs", path, at, found);
+    rf_store_close(store);
+}
+
+static void copy_folder(const char *from, const char *to)
+{
+    char command[1200];
+
+    snprintf(command, sizeof command, "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
+    assert_int_equal(system(command), 0);
+}
+
+static void no_flipped_bit_serves_wrong_bytes(void **state)
+{
+    static const char *const folders[] = {"log", "run", "large", "."};
+    uint8_t *large = calloc(1, (1u << 20) + 5);
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    char path[512], saved[512];
+    unsigned flips = 0;
+
+    (void)state;
+    put_texts(store, 0, 30);
+    OK(rf_store_put(store, rf_bytes(large, (1u << 20) + 5), NULL, false, NULL, NULL, &err));
+    rf_store_close(store);
+    free(large);
+    snprintf(saved, sizeof saved, "%s/saved", folder);
+    copy_folder(path_of(""), saved);
+    for (size_t f = 0; f < sizeof folders / sizeof *folders; f++) {
+        for (int n = 0; file_at(folders[f], n, path); n++) {
+            struct stat st;
+            size_t step;
+            if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+                continue;
+            step = f == 0 ? 13 : (size_t)st.st_size / 150 + 1;
+            for (size_t at = 0; at < (size_t)st.st_size; at += step) {
+                uint8_t *data;
+                size_t size;
+                data = read_all(path, &size);
+                flip_and_look(path, at, (uint8_t)(1u << (at % 8)), f == 0 || f == 2);
+                free(data);
+                copy_folder(saved, path_of(""));
+                flips++;
+            }
+        }
+    }
+    print_message("%u flips\n", flips);
+    assert_true(flips > 500);
+}
+
+static void a_flipped_bit_in_a_large_payload_is_named(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    size_t size = (2u << 20) + 5, got;
+    uint8_t *large = calloc(1, size), some[100];
+    static const size_t places[] = {0, 70000, (2u << 20) + 4, (2u << 20) + 5 + 3,
+                                    (2u << 20) + 5 + 33 * 8 + 10};
+    struct rf_verify_report report;
+    struct rf_error why = {0};
+    struct rf_blobref ref;
+    struct rf_buf buf;
+    char path[512];
+
+    (void)state;
+    OK(rf_store_put(store, rf_bytes(large, size), NULL, false, &ref, NULL, &err));
+    assert_true(file_at("large", 0, path));
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        patch(path, places[i], 16);
+        assert_int_equal(verify(store, &report), RF_CORRUPT);
+        assert_int_equal(report.corrupt, 1);
+        rf_buf_init(&buf, size);
+        assert_int_equal(rf_store_get(store, &ref, &buf, &why), i < 3 ? RF_CORRUPT : RF_OK);
+        rf_buf_release(&buf);
+        if (i < 3) {
+            rf_error_clear(&why);
+            assert_int_equal(rf_store_read(store, &ref, places[i] & ~1ull, some, 1, &got, &why),
+                             RF_CORRUPT);
+            OK(rf_store_read(store, &ref, 1u << 20, some, 100, &got, &err));
+        }
+        rf_error_clear(&why);
+        patch(path, places[i], 16);
+        assert_int_equal(verify(store, &report), RF_OK);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(verify(store, &report), RF_CORRUPT);
+    assert_int_equal(report.missing, 1);
+    rf_buf_init(&buf, size);
+    assert_int_equal(rf_store_get(store, &ref, &buf, &why), RF_CORRUPT);
+    rf_buf_release(&buf);
+    rf_store_close(store);
+    free(large);
+}
+
+/* ---- compaction ---- */
+
+static void compaction_gives_bytes_back_and_keeps_the_queue(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE), *reader;
+    struct rf_store_info before, after;
+    struct rf_cursor cursor = {0};
+    struct rf_feed *feed = NULL, *old = NULL;
+    struct rf_change change;
+    uint64_t freed = 0;
+    int gone = 0, count = 0;
+
+    (void)state;
+    for (int i = 0; i < 400; i++) {
+        uint8_t data[1500] = {(uint8_t)i, (uint8_t)(i >> 8), 9};
+        struct rf_blobref ref;
+        OK(rf_store_put(store, rf_bytes(data, sizeof data), NULL, false, &ref, NULL, &err));
+        if (i % 4)
+            OK(rf_store_delete(store, &ref, NULL, &err));
+    }
+    put_texts(store, 0, 50);
+    reader = open_store(RF_STORE_READ);
+    OK(rf_feed_open(&old, reader, NULL, &err));
+    OK(rf_feed_next(old, &change, 0, &err)); /* holds a segment that is replaced under it */
+    OK(rf_feed_open(&feed, store, NULL, &err));
+    for (int i = 0; i < 200; i++)
+        OK(rf_feed_next(feed, &change, 0, &err));
+    cursor = change.cursor;
+    rf_feed_close(feed);
+    OK(rf_store_info(store, &before, &err));
+    OK(rf_store_compact(store, &freed, &err));
+    OK(rf_store_info(store, &after, &err));
+    assert_true(freed > 100000 || before.disk_bytes < 500000); /* by itself, meanwhile */
+    assert_true(after.disk_bytes < 100 * 1500 + 750 * 200 + (1u << 20) + 300000);
+    expect_sound(store);
+    OK(rf_feed_open(&feed, store, &cursor, &err)); /* same sequences, same chain */
+    rf_feed_close(feed);
+    OK(rf_feed_open(&feed, store, NULL, &err));
+    for (uint64_t seq = 1; seq <= 750; seq++) {
+        OK(rf_feed_next(feed, &change, 0, &err));
+        assert_int_equal(change.seq, seq);
+        gone += change.gone;
+        if (!change.is_delete && !change.gone)
+            count++;
+    }
+    assert_true(gone > 200);
+    assert_int_equal(count + gone, 450);
+    rf_feed_close(feed);
+    for (uint64_t seq = 2; seq <= 750; seq++) {
+        OK(rf_feed_next(old, &change, 0, &err));
+        assert_int_equal(change.seq, seq);
+    }
+    rf_feed_close(old);
+    assert_int_equal(count_texts(reader, 0, 50), 50);
+    for (int i = 0; i < 400; i += 4) {
+        uint8_t data[1500] = {(uint8_t)i, (uint8_t)(i >> 8), 9};
+        struct rf_blobref ref;
+        struct rf_buf buf;
+        rf_blobref_of(&ref, rf_bytes(data, sizeof data));
+        for (int which = 0; which < 2; which++) {
+            rf_buf_init(&buf, 2000);
+            OK(rf_store_get(which ? reader : store, &ref, &buf, &err));
+            assert_memory_equal(buf.data, data, sizeof data);
+            rf_buf_release(&buf);
+        }
+    }
+    rf_store_close(reader);
+    rf_store_close(store);
+    store = open_store(RF_STORE_WRITE);
+    expect_sound(store);
+    rf_store_close(store);
+}
+
+/* ---- who and what ---- */
+
+static void another_process_is_named_by_the_lock(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE), *other = NULL;
+    struct rf_store_options options = {.mode = RF_STORE_WRITE, .lock_timeout_ms = 50};
+    struct rf_error why = {0};
+    char pid[32];
+
+    (void)state;
+    assert_int_equal(rf_store_open(&other, url, &options, &why), RF_LOCKED);
+    snprintf(pid, sizeof pid, "process %ld (test_store", (long)getpid());
+    assert_non_null(strstr(why.message, pid));
+    rf_store_close(store);
+    OK(rf_store_open(&other, url, &options, &err));
+    rf_store_close(other);
+}
+
+static void a_newer_format_is_refused_politely(void **state)
+{
+    static const char newer[] = "{\"refuge_store\":2,\"else\":true}\n";
+    struct rf_store_options options = {.mode = RF_STORE_READ};
+    struct rf_store *store = NULL;
+    struct rf_error err = {0};
+
+    (void)state;
+    make_many();
+    write_all(path_of("store.json"), (const uint8_t *)newer, sizeof newer - 1);
+    assert_int_equal(rf_store_open(&store, url, &options, &err), RF_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "format 2"));
+    options.mode = RF_STORE_WRITE;
+    rf_error_clear(&err);
+    assert_int_equal(rf_store_open(&store, url, &options, &err), RF_UNSUPPORTED);
+}
+
+/* A copy of an older state goes on differently: cursors of the lost history are told apart. */
+static void a_rolled_back_store_refuses_cursors_of_the_lost_history(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    struct rf_cursor cursor = {0};
+    struct rf_feed *feed = NULL;
+    struct rf_change change;
+    struct rf_error why = {0};
+    char saved[512];
+
+    (void)state;
+    put_texts(store, 0, 5);
+    rf_store_close(store);
+    snprintf(saved, sizeof saved, "%s/saved", folder);
+    copy_folder(path_of(""), saved);
+    store = open_store(RF_STORE_WRITE);
+    put_texts(store, 5, 10);
+    OK(rf_feed_open(&feed, store, NULL, &err));
+    for (int i = 0; i < 8; i++)
+        OK(rf_feed_next(feed, &change, 0, &err));
+    cursor = change.cursor;
+    rf_feed_close(feed);
+    rf_store_close(store);
+    copy_folder(saved, path_of(""));
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(rf_feed_open(&feed, store, &cursor, &why), RF_CURSOR_FUTURE);
+    put_texts(store, 20, 30);
+    rf_error_clear(&why);
+    assert_int_equal(rf_feed_open(&feed, store, &cursor, &why), RF_CURSOR_HISTORY);
+    rf_store_close(store);
+}
+
+/* A blob that holds a copy of the log must not be taken for the log. */
+static void a_log_within_a_blob_stays_a_blob(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    char segment[512];
+    uint8_t *data;
+    size_t size;
+    int damaged;
+
+    (void)state;
+    put_texts(store, 0, 8);
+    rf_store_close(store);
+    assert_true(file_at("log", 0, segment));
+    data = read_all(segment, &size);
+    store = open_store(RF_STORE_WRITE);
+    OK(rf_store_put(store, rf_bytes(data, size), NULL, false, NULL, NULL, &err));
+    put_texts(store, 8, 10);
+    rf_store_close(store);
+    patch(segment, size + 20, 1); /* its header: the search for the next record crosses the copy */
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 10), 10);
+    assert_int_equal(count_changes(store, &damaged), 10);
+    assert_int_equal(damaged, 1);
+    rf_store_close(store);
+    free(data);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_killed_writer_loses_nothing),
+        TEST(a_torn_tail_is_dropped_at_every_byte),
+        TEST(a_bad_record_before_a_later_batch_is_kept_and_told),
+        TEST(a_bad_last_record_that_was_published_is_not_cut_off),
+        TEST(all_but_log_and_payloads_makes_itself_again),
+        TEST(a_reader_without_a_head_sees_what_is_sealed),
+        TEST(files_that_no_record_names_are_removed),
+        TEST(no_flipped_bit_serves_wrong_bytes),
+        TEST(a_flipped_bit_in_a_large_payload_is_named),
+        TEST(compaction_gives_bytes_back_and_keeps_the_queue),
+        TEST(another_process_is_named_by_the_lock),
+        TEST(a_newer_format_is_refused_politely),
+        TEST(a_rolled_back_store_refuses_cursors_of_the_lost_history),
+        TEST(a_log_within_a_blob_stays_a_blob),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
