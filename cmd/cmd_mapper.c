@@ -209,6 +209,7 @@ int cmd_mapper_new(struct rf_cli *cli)
 struct run {
     struct rf_cli *cli;
     struct rf_store *store;
+    struct rf_pool *pool;
     const char *mapper_word, *item_word;
     uint64_t rows, parts;
 };
@@ -406,6 +407,55 @@ static int print_call(struct run *run, const struct rf_call *call, const struct 
 
 /* ---- which item ---- */
 
+/* The bytes of the part with this key among what a call put out. */
+static bool take_made_part(const struct rf_call *call, uint64_t content_size, const char *key,
+                           const char *media, struct rf_mapper_item *out)
+{
+    struct rf_output_reader reader;
+    struct rf_record record;
+    struct rf_blobref ref;
+    char text[RF_BLOBREF_SIZE];
+    bool found = false;
+
+    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), content_size);
+    while (!found && rf_output_next(&reader, &record, NULL) == RF_OK) {
+        if (record.kind != RF_RECORD_PART || !record.inlined)
+            continue;
+        rf_blobref_of(&ref, record.bytes);
+        rf_blobref_format(&ref, text);
+        found = strncmp(key, text, (size_t)(media - key)) == 0;
+        if (found)
+            rf_mapper_item_bytes(out, record.bytes, NULL, media + 1);
+    }
+    rf_output_release(&reader);
+    return found;
+}
+
+/* A part that its parent's mapper made: the mappers in use map the parent again until one does. */
+static enum rf_status make_part(struct run *run, struct rf_mapper_item *parent, const char *key,
+                                const char *media, struct rf_mapper_item *out,
+                                struct rf_error *err)
+{
+    size_t count;
+    char **paths = rf_mapper_paths(run->cli, &count);
+    bool found = false;
+
+    for (size_t i = 0; i < count && !found && !rf_stop_asked(); i++) {
+        struct rf_result *result = NULL;
+        struct rf_mapper *mapper;
+
+        if (rf_pool_load(run->pool, paths[i], &mapper, NULL) == RF_OK &&
+            rf_mapper_item_map(run->pool, parent, run->store, mapper, &result, NULL) == RF_OK &&
+            result->calls[0].outcome == RF_CALL_ROWS)
+            found = take_made_part(&result->calls[0], parent->item.size, key, media, out);
+        rf_result_free(result);
+    }
+    rf_names_free(paths, count);
+    if (found)
+        return RF_OK;
+    return rf_error_set(err, RF_NOT_FOUND, "no mapper in use makes part '%s' any more", key);
+}
+
 /* The content of a part: cut out of its parent, which may be a part itself. */
 static enum rf_status find_part(struct run *run, struct rf_sink *sink, uint32_t lane,
                                 const char *key, unsigned depth, struct rf_mapper_item *out,
@@ -425,17 +475,14 @@ static enum rf_status find_part(struct run *run, struct rf_sink *sink, uint32_t 
     }
     if (status)
         return status;
-    if (origin.inlined)
-        return rf_error_set(err, RF_UNSUPPORTED,
-                            "part '%s' was made by the mapper of '%s'; run that "
-                            "mapper on it",
-                            key, origin.parent_key);
     rf_mapper_item_init(&parent);
     if (origin.parent_kind == RF_SINK_PART)
         status = find_part(run, sink, lane, origin.parent_key, depth + 1, &parent, err);
     else
         status = rf_mapper_item_ref(&parent, run->store, &origin.parent_ref, err);
-    if (status == RF_OK)
+    if (status == RF_OK && origin.inlined)
+        status = make_part(run, &parent, key, media, out, err);
+    else if (status == RF_OK)
         status = rf_mapper_item_part(out, &parent, origin.offset, origin.size, media + 1, err);
     rf_mapper_item_release(&parent);
     return status;
@@ -518,6 +565,7 @@ int cmd_mapper_run(struct rf_cli *cli)
     run.store = rf_home_store(cli, RF_STORE_READ, &code);
     if (run.store)
         pool = open_pool(cli, &code);
+    run.pool = pool;
     if (pool) {
         path = rf_mapper_find(cli, run.mapper_word);
         code = map_item(&run, pool, path);

@@ -106,6 +106,36 @@ run refuge sql --csv 'select count(*) as n from notes'
 out_has "the running version goes on" 3
 cp good.lua "$REFUGE_HOME/mappers/notes.lua"
 
+# Parts: a mapper fails on a record of a table; the command that errors prints runs it again.
+cat >"$REFUGE_HOME/mappers/years.lua" <<'LUA'
+return {
+  name = "years", version = "1", on = { "file", "blob" },
+  tables = { years = { columns = { "year int" } } },
+  map = function(blob, emit)
+    local year = blob:size_of_nothing()
+  end,
+}
+LUA
+printf 'title,year\nThe Lantern,1921\n' >books.csv
+printf '[{"year":1}]' >books.json
+refuge put books.csv books.json >/dev/null
+run refuge index run
+status_is "a mapper that fails on parts" 3
+run refuge index errors --mapper years
+sed -n "s/^  try it: //p" "$out" | grep ';' >tries
+ok "parts are among the errors" test "$(wc -l <tries)" -ge 2
+while read -r try; do
+    run sh -c "$(printf '%s' "$try" | sed "s|^refuge|'$REFUGE'|")"
+    status_is "the printed command runs a part again" 3
+    err_has "and fails as it did" "years.lua:5"
+done <tries
+part=$(head -1 tries | sed "s/.*'\(.*\)'/\1/")
+run refuge index why "$part"
+out_has "why names what it is a part of" "is a part of books"
+rm "$REFUGE_HOME/mappers/years.lua"
+run refuge index run
+status_is "without that mapper nothing is set aside" 0
+
 run refuge index pause
 status_is "pause" 0
 printf 'Later\n' >later.note
