@@ -216,6 +216,7 @@ bool rf_prefix_matches(const struct rf_blobref *ref, const uint8_t *digest, size
 
 /* Microseconds: monotonic, and since 1970. */
 int64_t rf_clock_us(void);
+double rf_seconds_since(int64_t start_us); /* to the millisecond */
 int64_t rf_now_us(void);
 
 /* "a/b", allocated; never NULL. */

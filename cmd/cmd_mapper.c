@@ -80,7 +80,7 @@ static int load_all(struct rf_cli *cli, char **paths, size_t count, bool details
 {
     struct rf_pool *pool;
     size_t broken = 0;
-    int code;
+    int code = RF_EXIT_OK;
 
     pool = open_pool(cli, &code);
     if (!pool)

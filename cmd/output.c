@@ -30,6 +30,13 @@ int64_t rf_clock_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+double rf_seconds_since(int64_t start_us)
+{
+    int64_t ms = (rf_clock_us() - start_us) / 1000;
+
+    return (double)ms / 1000;
+}
+
 int64_t rf_now_us(void)
 {
     struct timespec now;
@@ -522,7 +529,7 @@ static void progress_json(struct rf_cli *cli, const struct rf_progress *p)
     struct rf_out *out = &cli->out;
 
     rf_out_begin(out, "status");
-    rf_out_real(out, "seconds", (double)((rf_clock_us() - cli->started_us) / 1000) / 1000);
+    rf_out_real(out, "seconds", rf_seconds_since(cli->started_us));
     rf_out_text(out, "unit", p->unit);
     rf_out_int(out, "done", (int64_t)p->done);
     if (p->total)
@@ -538,7 +545,7 @@ static void progress_json(struct rf_cli *cli, const struct rf_progress *p)
 /* Microseconds between two lines, 0: none. REFUGE_PROGRESS_FPS asks for them off a terminal too. */
 static int64_t progress_every(const struct rf_cli *cli)
 {
-    const char *fps = getenv("REFUGE_PROGRESS_FPS");
+    const char *fps = getenv("REFUGE_PROGRESS_FPS"), *term = getenv("TERM");
 
     if (cli->out.quiet)
         return 0;
@@ -549,7 +556,7 @@ static int64_t progress_every(const struct rf_cli *cli)
     }
     if (cli->out.json)
         return PROGRESS_JSON_EVERY_US;
-    if (!isatty(STDERR_FILENO) || (getenv("TERM") && strcmp(getenv("TERM"), "dumb") == 0))
+    if (!isatty(STDERR_FILENO) || (term && strcmp(term, "dumb") == 0))
         return 0;
     return PROGRESS_EVERY_US;
 }

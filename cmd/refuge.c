@@ -45,7 +45,7 @@ static void write_summary(struct rf_cli *cli, int code)
     rf_out_text(out, "command", command ? command->name : NULL);
     rf_out_bool(out, "ok", code == RF_EXIT_OK);
     rf_out_int(out, "exit", code);
-    rf_out_real(out, "seconds", (double)((rf_clock_us() - cli->started_us) / 1000) / 1000);
+    rf_out_real(out, "seconds", rf_seconds_since(cli->started_us));
     rf_buf_put(&out->line, out->summary.data, out->summary.size);
     rf_out_end(out);
 }
