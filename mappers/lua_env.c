@@ -776,8 +776,10 @@ static void on_call(lua_State *L, lua_Debug *frame)
     lua_Debug caller;
 
     lua_getinfo(L, "Sn", frame);
-    if (*frame->what != 'C' || !frame->name || !env->trace || strcmp(frame->name, "print") == 0 ||
-        !lua_getstack(L, 1, &caller))
+    if (*frame->what != 'C' || !frame->name || !env->trace || !lua_getstack(L, 1, &caller))
+        return;
+    if (strcmp(frame->name, "print") == 0 || strncmp(frame->name, "__", 2) == 0 ||
+        *frame->name == '(') /* what says itself; fields; steps of an iterator */
         return;
     lua_getinfo(L, "Sl", &caller);
     if (caller.currentline > 0)
