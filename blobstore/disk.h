@@ -123,7 +123,7 @@ RF_MUST_USE enum rf_status rf_disk_feed_blob(struct rf_feed *feed, struct rf_byt
 void rf_disk_feed_cursor(struct rf_feed *feed, struct rf_cursor *out);
 void rf_disk_feed_cancel(struct rf_feed *feed);
 
-/* verify.c, compact.c */
+/* verify_store.c, compact.c */
 /* Remove files of large payloads that no record names; with temps (nobody uploads or compacts) also
  * what unfinished work left. Adds to *count what it removes. */
 RF_MUST_USE enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,

@@ -1163,7 +1163,7 @@ static enum rf_status root_of_park(struct rf_pipeline *p, const struct rf_sink_p
     *root = park->ref;
     if (park->kind != RF_SINK_PART)
         return RF_OK;
-    snprintf(key, sizeof key, "%s", park->key);
+    memcpy(key, park->key, sizeof key);
     for (int depth = 0; depth <= RF_PART_DEPTH_MAX; depth++) {
         enum rf_status status =
             rf_sink_origin_of(p->options.sink, p->options.lane, key, &origin, err);
@@ -1172,7 +1172,7 @@ static enum rf_status root_of_park(struct rf_pipeline *p, const struct rf_sink_p
         *root = origin.parent_ref;
         if (origin.parent_kind != RF_SINK_PART)
             return RF_OK;
-        snprintf(key, sizeof key, "%s", origin.parent_key);
+        memcpy(key, origin.parent_key, sizeof key);
     }
     return RF_NOT_FOUND;
 }

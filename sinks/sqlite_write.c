@@ -567,7 +567,7 @@ static enum rf_status insert_edges(struct rf_sqlite *sink, struct rf_sqlite_mapp
     }
     for (size_t i = 0; !status && i < count; i++) {
         const struct rf_sink_part *part = &parts[i];
-        int64_t child;
+        int64_t child = 0;
         status = child_id(sink, part, &child, err);
         if (!status)
             status = rf_sqlite_stmt(sink, RF_STMT_EDGE_INSERT, &stmt, err);
