@@ -444,14 +444,14 @@ static int time_epoch(lua_State *L)
     static const int64_t scales[] = {1000000, 1000, 1, 0};
     int unit = luaL_checkoption(L, 2, "s", units);
     lua_Integer offset = luaL_optinteger(L, 3, RF_OFFSET_UNKNOWN);
-    int64_t integer, us;
+    int64_t integer, us = 0;
 
     if (offset != RF_OFFSET_UNKNOWN && (offset < -OFFSET_MAX || offset > OFFSET_MAX))
         rf_host_error(L, "time.epoch: an offset is minutes within a day");
     if (rf_host_to_int64(L, 1, &integer)) {
         if (unit == 3)
             us = integer / 1000 - (integer % 1000 < 0);
-        else if (integer < 0 || integer > INT64_MAX / scales[unit] / 2)
+        else if (integer < -(INT64_MAX / scales[unit]) || integer > INT64_MAX / scales[unit])
             rf_host_error(L, "time.epoch: the number is out of range");
         else
             us = integer * scales[unit];

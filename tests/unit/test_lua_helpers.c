@@ -123,6 +123,7 @@ static void time(void **state)
         {"time.epoch(1.5, 's', 0)", "1970-01-01T00:00:01.500000Z"},
         {"time.epoch(1700000000123, 'ms').us", "123000"},
         {"time.epoch(-1)", "1969-12-31T23:59:59"},
+        {"time.epoch(-86400 * 365)", "1969-01-01T00:00:00"},
         {"time.epoch(1/0)", NULL},
         {"time.epoch('x')", NULL},
         {"time.date{year=2024,month=2,day=29,hour=12,offset=60}", "2024-02-29T12:00:00+01:00"},
