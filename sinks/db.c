@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -187,6 +188,18 @@ enum rf_status rf_db_int(struct rf_db *db, int64_t *out, int64_t otherwise, stru
     return status == RF_END ? RF_OK : status;
 }
 
+bool rf_db_hold(struct rf_db *db)
+{
+    return sqlite3_get_autocommit(db->handle) &&
+           sqlite3_exec(db->handle, "BEGIN", NULL, NULL, NULL) == SQLITE_OK;
+}
+
+void rf_db_let_go(struct rf_db *db, bool held)
+{
+    if (held)
+        sqlite3_exec(db->handle, "COMMIT", NULL, NULL, NULL);
+}
+
 const char *rf_db_text(sqlite3_stmt *stmt, int column)
 {
     const char *text = (const char *)sqlite3_column_text(stmt, column);
@@ -240,17 +253,13 @@ int64_t rf_db_time(const char *text)
 /* sqlite3_open takes ":memory:", "" and "file:..." for something else: never pass them bare. */
 static char *plain_path(const char *path)
 {
-    size_t size = strlen(path);
-    char *out = malloc(size + 3);
+    bool plain = path[0] == '/' || strncmp(path, "./", 2) == 0;
+    size_t size = strlen(path) + 3;
+    char *out = malloc(size);
 
     if (!out)
         abort();
-    if (path[0] == '/' || strncmp(path, "./", 2) == 0) {
-        memcpy(out, path, size + 1);
-    } else {
-        memcpy(out, "./", 2);
-        memcpy(out + 2, path, size + 1);
-    }
+    snprintf(out, size, "%s%s", plain ? "" : "./", path);
     return out;
 }
 

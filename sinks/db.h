@@ -69,6 +69,11 @@ RF_MUST_USE enum rf_status rf_db_run(struct rf_db *db, sqlite3_stmt *stmt, struc
 RF_MUST_USE enum rf_status rf_db_int(struct rf_db *db, int64_t *out, int64_t otherwise,
                                      struct rf_error *err, const char *format, ...);
 
+/* Let all statements until rf_db_let_go see one state, unless a transaction is open already. What it
+ * returns goes to rf_db_let_go. */
+bool rf_db_hold(struct rf_db *db);
+void rf_db_let_go(struct rf_db *db, bool held);
+
 /* Text of a column, "" for null; valid until the next step. */
 const char *rf_db_text(sqlite3_stmt *stmt, int column);
 struct rf_bytes rf_db_bytes(sqlite3_stmt *stmt, int column);

@@ -12,31 +12,31 @@ static const struct rf_sink_ops *const backends[] = {
     &rf_sink_sqlite_ops,
 };
 
-enum rf_status rf_sink_backend(const char *url, const struct rf_sink_ops **ops, const char **rest,
-                               struct rf_error *err)
+/* The backend of a URL and what stands behind the colon; NULL: there is none (RF_UNSUPPORTED). */
+static const struct rf_sink_ops *find_backend(const char *url, const char **rest,
+                                              struct rf_error *err)
 {
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
         size_t size = strlen(backends[i]->scheme);
         if (strncmp(url, backends[i]->scheme, size) == 0 && url[size] == ':' && url[size + 1]) {
-            *ops = backends[i];
             *rest = url + size + 1;
-            return RF_OK;
+            return backends[i];
         }
     }
-    return rf_error_set(err, RF_UNSUPPORTED,
-                        "cannot use sink '%s': no such kind of sink, write sqlite:PATH", url);
+    rf_error_set(err, RF_UNSUPPORTED,
+                 "cannot use sink '%s': no such kind of sink, write sqlite:PATH", url);
+    return NULL;
 }
 
 enum rf_status rf_sink_open(struct rf_sink **out, const char *url,
                             const struct rf_sink_options *options, struct rf_error *err)
 {
-    const struct rf_sink_ops *ops;
     const char *rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
 
     assert(!options->create || options->write);
-    if (status)
-        return status;
+    if (!ops)
+        return RF_UNSUPPORTED;
     return ops->open(out, rest, options, err);
 }
 
@@ -48,13 +48,10 @@ void rf_sink_close(struct rf_sink *sink)
 
 enum rf_status rf_sink_erase(const char *url, struct rf_error *err)
 {
-    const struct rf_sink_ops *ops;
     const char *rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
 
-    if (status)
-        return status;
-    return ops->erase(rest, err);
+    return ops ? ops->erase(rest, err) : RF_UNSUPPORTED;
 }
 
 static enum rf_status need_write(const struct rf_sink *sink, struct rf_error *err)
@@ -250,12 +247,11 @@ enum rf_status rf_query_sql(const char *url, const char *sql,
                             rf_query_visit visit, void *user, const volatile int *interrupted,
                             struct rf_error *err)
 {
-    const struct rf_sink_ops *ops;
     const char *rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
 
-    return status ? status
-                  : ops->query_sql(rest, sql, header, visit, user, interrupted, err);
+    return ops ? ops->query_sql(rest, sql, header, visit, user, interrupted, err)
+               : RF_UNSUPPORTED;
 }
 
 enum rf_status rf_query_search(const char *url, const char *words,
@@ -263,25 +259,23 @@ enum rf_status rf_query_search(const char *url, const char *words,
                                enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                                void *user, uint64_t *total, struct rf_error *err)
 {
-    const struct rf_sink_ops *ops;
     const char *rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
 
-    return status ? status : ops->query_search(rest, words, options, visit, user, total, err);
+    return ops ? ops->query_search(rest, words, options, visit, user, total, err)
+               : RF_UNSUPPORTED;
 }
 
 enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
                                 void (*problem)(void *user, const char *line), void *user,
                                 struct rf_compare_report *out, struct rf_error *err)
 {
-    const struct rf_sink_ops *ops, *rebuilt_ops;
     const char *rest, *rebuilt_rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
+    const struct rf_sink_ops *rebuilt_ops = find_backend(rebuilt_url, &rebuilt_rest, err);
 
-    if (!status)
-        status = rf_sink_backend(rebuilt_url, &rebuilt_ops, &rebuilt_rest, err);
-    if (status)
-        return status;
+    if (!ops || !rebuilt_ops)
+        return RF_UNSUPPORTED;
     if (ops != rebuilt_ops)
         return rf_error_set(err, RF_UNSUPPORTED,
                             "cannot compare '%s' with '%s': they are of different kinds", url,
@@ -291,18 +285,16 @@ enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
 
 enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err)
 {
-    const struct rf_sink_ops *ops;
     const char *rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
 
-    return status ? status : ops->query_digest(rest, out, err);
+    return ops ? ops->query_digest(rest, out, err) : RF_UNSUPPORTED;
 }
 
 enum rf_status rf_query_metadata(const char *url, struct rf_buf *buf, struct rf_error *err)
 {
-    const struct rf_sink_ops *ops;
     const char *rest;
-    enum rf_status status = rf_sink_backend(url, &ops, &rest, err);
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
 
-    return status ? status : ops->query_metadata(rest, buf, err);
+    return ops ? ops->query_metadata(rest, buf, err) : RF_UNSUPPORTED;
 }

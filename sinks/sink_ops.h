@@ -93,8 +93,4 @@ struct rf_sink_ops {
 
 extern const struct rf_sink_ops rf_sink_sqlite_ops;
 
-/* The backend of a URL and what stands behind the colon. RF_UNSUPPORTED names those there are. */
-RF_MUST_USE enum rf_status rf_sink_backend(const char *url, const struct rf_sink_ops **ops,
-                                           const char **rest, struct rf_error *err);
-
 #endif

@@ -20,6 +20,7 @@ struct rf_sqlite_table {
     char *name, *fts;    /* as they stand now: "mail", or "mail@2" in a lane that is not live */
     size_t search_count; /* 0: no full-text table */
     char (*scratch)[RF_BLOBREF_SIZE]; /* times and blobrefs of a row as text, by column */
+    struct rf_bytes *texts;           /* of the searched columns of a row, lent */
     sqlite3_stmt *insert, *fts_insert, *select, *fts_delete, *remove;
 };
 

@@ -18,6 +18,7 @@
 #include "core/control.h"
 #include "sinks/grams.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -572,6 +573,7 @@ static enum rf_status check_range(struct compare *compare, struct fts_check *che
 {
     enum rf_status status;
 
+    assert(check->sums);
     memset(check->sums, 0, (size_t)check->count * sizeof *check->sums);
     status = count_rows(check, err);
     if (!status)

@@ -133,6 +133,8 @@ static enum rf_status load_mapper(struct rf_sqlite *sink, struct rf_sqlite_lane 
         table->search_count = rf_sqlite_search_count(table->decl);
         table->scratch = rf_arena_alloc(&lane->arena,
                                         table->decl->column_count * sizeof *table->scratch + 1);
+        table->texts =
+            rf_arena_alloc(&lane->arena, (table->search_count + 1) * sizeof *table->texts);
         rf_sqlite_table_names(&lane->arena, table->decl, lane->id, lane->live, &table->name,
                               &table->fts);
     }
@@ -159,10 +161,11 @@ static enum rf_status load_mappers(struct rf_sqlite *sink, struct rf_sqlite_lane
     lane->mappers = rf_arena_alloc(&lane->arena, ((size_t)count + 1) * sizeof *lane->mappers);
     lane->calls = rf_arena_alloc(&lane->arena, ((size_t)count + 1) * sizeof *lane->calls);
     status = rf_db_prepare(&sink->db, &stmt, err, MAPPERS_OF_LANE, (long long)lane->id);
-    while (!status && (status = rf_db_step(&sink->db, stmt, err)) == RF_OK)
+    while (!status && lane->mapper_count < (size_t)count &&
+           (status = rf_db_step(&sink->db, stmt, err)) == RF_OK)
         status = load_mapper(sink, lane, &lane->mappers[lane->mapper_count++], stmt, err);
     sqlite3_finalize(stmt);
-    if (status != RF_END)
+    if (status && status != RF_END)
         return status;
     if ((int64_t)lane->mapper_count != count)
         return rf_error_set(err, RF_CORRUPT,
@@ -244,23 +247,23 @@ static enum rf_status load_lane(struct rf_sqlite *sink, uint32_t id, struct rf_s
 enum rf_status rf_sqlite_lane_get(struct rf_sqlite *sink, uint32_t id, struct rf_sqlite_lane **out,
                                   struct rf_error *err)
 {
+    struct rf_sqlite_lane *lane = NULL;
     enum rf_status status;
 
-    for (struct rf_sqlite_lane *lane = sink->lanes; lane; lane = lane->next) {
+    if (!sink->base.write) /* a reader's lanes change under it: it loads them anew each time */
+        rf_sqlite_forget_lanes(sink);
+    for (lane = sink->lanes; lane; lane = lane->next) {
         if (id ? lane->id == id : lane->live) {
-            /* A reader's lanes change under it: it loads them anew each time. */
-            if (sink->base.write) {
-                *out = lane;
-                return RF_OK;
-            }
+            *out = lane;
+            return RF_OK;
         }
     }
-    if (!sink->base.write)
-        rf_sqlite_forget_lanes(sink);
-    status = load_lane(sink, id, out, err);
+    status = load_lane(sink, id, &lane, err);
     if (!status) {
-        (*out)->next = sink->lanes;
-        sink->lanes = *out;
+        assert(lane);
+        lane->next = sink->lanes;
+        sink->lanes = lane;
+        *out = lane;
     }
     return status;
 }
@@ -322,7 +325,7 @@ static enum rf_status list_mappers(struct rf_sqlite *sink, struct rf_arena *aren
            (status = rf_db_step(&sink->db, stmt, err)) == RF_OK) {
         struct rf_sink_mapper *mapper = &mappers[lane->mapper_count];
         struct rf_bytes bundle = rf_db_bytes(stmt, 5);
-        struct rf_decl *decl;
+        struct rf_decl *decl = NULL;
 
         mapper->identity = copy_text(arena, stmt, 2);
         mapper->edges_only = sqlite3_column_int(stmt, 3) != 0;
@@ -348,6 +351,7 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
     struct rf_sink_lane *list;
     int64_t rows;
     size_t used = 0;
+    bool held = rf_db_hold(&sink->db);
     enum rf_status status;
 
     status = rf_db_int(&sink->db, &rows, 0, err, "SELECT count(*) FROM refuge_lanes");
@@ -357,8 +361,10 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
                                "refuge_lanes WHERE state <> 'dropping' "
                                "ORDER BY state <> 'live', id LIMIT %lld",
                                (long long)rows);
-    if (status)
+    if (status) {
+        rf_db_let_go(&sink->db, held);
         return status;
+    }
     list = rf_arena_alloc(arena, ((size_t)rows + 1) * sizeof *list);
     while ((status = rf_db_step(&sink->db, stmt, err)) == RF_OK) {
         struct rf_sink_lane *lane = &list[used++];
@@ -372,6 +378,7 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
             break;
     }
     sqlite3_finalize(stmt);
+    rf_db_let_go(&sink->db, held);
     if (status != RF_END)
         return status;
     *lanes = list;
@@ -727,6 +734,7 @@ enum rf_status rf_sqlite_lane_swap(struct rf_sink *base, uint32_t id, const char
     status = rf_sqlite_lane_get(sink, 0, &live, err);
     if (!status)
         status = rf_sqlite_lane_get(sink, id, &lane, err);
+    assert(status || (live && lane));
     if (!status && lane == live)
         status = rf_error_set(err, RF_INVALID, "lane %u of index '%s' is live already",
                               (unsigned)id, sink->db.path);

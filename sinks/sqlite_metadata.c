@@ -110,6 +110,7 @@ enum rf_status rf_sqlite_metadata(const char *path, struct rf_buf *buf, struct r
     if (status)
         return status;
     rf_arena_init(&arena, 64u << 20);
+    (void)rf_db_hold(&db); /* until it is closed */
     status = rf_sqlite_live(&db, &arena, &live, err);
     if (status)
         goto out;

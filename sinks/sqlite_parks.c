@@ -55,6 +55,7 @@ enum rf_status rf_sqlite_parks(struct rf_sink *base, uint32_t id, enum rf_park_k
     sqlite3_stmt *stmt = NULL;
     size_t used = 0;
     int64_t last = *after;
+    bool held = rf_db_hold(&sink->db);
     enum rf_status status = rf_sqlite_lane_get(sink, id, &lane, err);
 
     if (!status)
@@ -73,6 +74,7 @@ enum rf_status rf_sqlite_parks(struct rf_sink *base, uint32_t id, enum rf_park_k
         out[used++].mapper = mapper;
     }
     sqlite3_finalize(stmt);
+    rf_db_let_go(&sink->db, held);
     if (status && status != RF_END)
         return status;
     *count = used;
@@ -284,6 +286,7 @@ enum rf_status rf_sqlite_counts(struct rf_sink *base, uint32_t id, struct rf_sin
     struct rf_sink_counts counts = {0};
     struct rf_sqlite_lane *lane;
     int64_t items = 0;
+    bool held = rf_db_hold(&sink->db);
     enum rf_status status = rf_sqlite_lane_get(sink, id, &lane, err);
 
     if (!status)
@@ -303,6 +306,7 @@ enum rf_status rf_sqlite_counts(struct rf_sink *base, uint32_t id, struct rf_sin
         status = count_in(sink, &counts.parked_need, id, "refuge_parks", "need", err);
     if (!status)
         status = count_in(sink, &counts.parked_ready, id, "refuge_parks", "ready", err);
+    rf_db_let_go(&sink->db, held);
     if (!status)
         *out = counts;
     return status;

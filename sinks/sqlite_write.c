@@ -218,8 +218,9 @@ static enum rf_status prepare_select(struct rf_sqlite *sink, struct rf_sqlite_ta
 
 /* Bind grams of the texts behind them; false when every text is null: no full-text row then. */
 static bool bind_fts(struct rf_sqlite *sink, const struct rf_sqlite_table *table,
-                     sqlite3_stmt *stmt, int64_t id, const struct rf_bytes *texts)
+                     sqlite3_stmt *stmt, int64_t id)
 {
+    const struct rf_bytes *texts = table->texts;
     bool any = false;
 
     rf_buf_clear(&sink->grams);
@@ -244,14 +245,12 @@ static bool bind_fts(struct rf_sqlite *sink, const struct rf_sqlite_table *table
 static enum rf_status remove_fts_row(struct rf_sqlite *sink, struct rf_sqlite_table *table,
                                      struct rf_error *err)
 {
-    struct rf_bytes texts[RF_COLUMNS_MAX];
-
     for (size_t i = 0; i < table->search_count; i++) {
         const void *text = sqlite3_column_text(table->select, (int)i + 1);
         /* An empty text comes back as a pointer; only null is NULL. */
-        texts[i] = rf_bytes(text, (size_t)sqlite3_column_bytes(table->select, (int)i + 1));
+        table->texts[i] = rf_bytes(text, (size_t)sqlite3_column_bytes(table->select, (int)i + 1));
     }
-    if (!bind_fts(sink, table, table->fts_delete, sqlite3_column_int64(table->select, 0), texts))
+    if (!bind_fts(sink, table, table->fts_delete, sqlite3_column_int64(table->select, 0)))
         return RF_OK;
     return rf_db_run(&sink->db, table->fts_delete, err);
 }
@@ -379,7 +378,7 @@ static void bind_value(sqlite3_stmt *stmt, int *at, const struct rf_value *value
 }
 
 static void bind_row(const struct rf_sqlite_table *table, int64_t blob, uint32_t n,
-                     const struct rf_record *record, struct rf_bytes *texts)
+                     const struct rf_record *record)
 {
     static const struct rf_value null = {0};
     sqlite3_stmt *stmt = table->insert;
@@ -393,7 +392,7 @@ static void bind_row(const struct rf_sqlite_table *table, int64_t blob, uint32_t
         const struct rf_value *value = i < record->column_count ? &record->values[i] : &null;
         bind_value(stmt, &at, value, column->type, table->scratch[i]);
         if (column->search)
-            texts[searched++] =
+            table->texts[searched++] =
                 value->type != RF_TYPE_TEXT ? rf_bytes(NULL, 0)
                 : value->text.data          ? value->text
                                             : rf_bytes("", 0);
@@ -432,7 +431,6 @@ static enum rf_status insert_row(struct rf_sqlite *sink, struct rf_sqlite_table 
                                  bool *refused, char *reason, size_t reason_size,
                                  struct rf_error *err)
 {
-    struct rf_bytes texts[RF_COLUMNS_MAX];
     int64_t id;
     enum rf_status status = RF_OK;
 
@@ -442,12 +440,12 @@ static enum rf_status insert_row(struct rf_sqlite *sink, struct rf_sqlite_table 
         status = prepare_fts(sink, table, false, &table->fts_insert, err);
     if (status)
         return status;
-    bind_row(table, blob, n, record, texts);
+    bind_row(table, blob, n, record);
     status = step_row(sink, table->insert, refused, reason, reason_size, err);
     if (status || *refused || !table->fts)
         return status;
     id = sqlite3_last_insert_rowid(sink->db.handle);
-    if (!bind_fts(sink, table, table->fts_insert, id, texts))
+    if (!bind_fts(sink, table, table->fts_insert, id))
         return RF_OK;
     status = step_row(sink, table->fts_insert, refused, reason, reason_size, err);
     /* A row whose full-text entry is not there must not be left for unmap to take it out. */

@@ -872,6 +872,7 @@ static void map_item(struct model *m, uint32_t lane, unsigned number, unsigned v
                                           call_split(m, number, edges),
                                           call_links(m, number, needs, &links)};
     bool known[PARTS] = {false};
+    size_t later = 0;
 
     for (unsigned part = 0; part < PARTS; part++) {
         struct rf_sink_item child = item_of(m, BLOBS + part);
@@ -880,7 +881,12 @@ static void map_item(struct model *m, uint32_t lane, unsigned number, unsigned v
     item.calls = only < 0 ? calls : &calls[only];
     item.call_count = only < 0 ? MAPPERS : 1;
     item.only_calls = only >= 0;
+    if (only < 0) { /* some edges come behind the call, as those of a large file do */
+        later = calls[SPLIT].part_count ? draw(m, (unsigned)calls[SPLIT].part_count + 1) : 0;
+        calls[SPLIT].part_count -= later;
+    }
     put(m->f.sink, &item);
+    CHECK(rf_sink_put_parts(m->f.sink, SPLIT, edges + calls[SPLIT].part_count, later, &err));
     rf_buf_release(&notes);
     rf_buf_release(&links);
     map_new_parts(m, lane, number, version, known);
@@ -916,7 +922,9 @@ static unsigned number_of(struct model *m, const char *key)
 
 static void position_text(char out[32], size_t at)
 {
-    snprintf(out, 32, at ? "%zu" : "", at);
+    out[0] = '\0';
+    if (at)
+        snprintf(out, 32, "%zu", at);
 }
 
 static void run_ready(struct model *m, uint32_t lane, size_t at, unsigned version)
