@@ -193,7 +193,7 @@ static enum rf_status name_copy(struct copy *copy, struct rf_error *err)
     int dir = copy->disk->log.fd;
 
     rf_segment_name(&copy->place, name);
-    if (RF_SAFEGUARD("compact-fsync") && fsync(copy->fd) != 0)
+    if (RF_SAFEGUARD("log-fdatasync") && fsync(copy->fd) != 0)
         return rf_error_errno(err, RF_IO, errno, "cannot make '%s' durable", copy->temp);
     if (renameat(dir, copy->temp, dir, name) != 0)
         return rf_error_errno(err, RF_IO, errno, "cannot replace segment %s", name);

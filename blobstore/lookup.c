@@ -189,7 +189,7 @@ enum rf_status rf_lookup_find(struct rf_lookup *lookup, const struct rf_blobref 
     for (size_t i = runs->count; i > 0 && status == RF_NOT_FOUND; i--)
         status = find_in_part(lookup, runs->parts[i - 1], ref, out, err);
     rf_runs_unref(runs);
-    if (status != RF_NOT_FOUND)
+    if (status != RF_NOT_FOUND || !err) /* a put of something new looks for it: no words then */
         return status;
     rf_blobref_format(ref, text);
     return rf_error_set(err, RF_NOT_FOUND, "no blob %s in this store", text);

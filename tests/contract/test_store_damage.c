@@ -773,6 +773,29 @@ static void a_rolled_back_store_refuses_cursors_of_the_lost_history(void **state
     rf_store_close(store);
 }
 
+/* Of the day the format was fixed; tests/format reads it by other means. */
+static void the_golden_store_opens_and_verifies(void **state)
+{
+    struct rf_verify_report report;
+    struct rf_store_info info;
+    struct rf_store *store;
+    int damaged;
+
+    (void)state;
+    copy_folder(RF_SOURCE_DIR "/tests/format/store-1.golden", path_of(""));
+    for (int writing = 0; writing < 2; writing++) {
+        store = open_store(writing ? RF_STORE_WRITE : RF_STORE_READ);
+        OK(rf_store_info(store, &info, &err));
+        assert_int_equal(info.blobs, 4);
+        assert_int_equal(info.next_seq, 8);
+        assert_int_equal(count_changes(store, &damaged), 7);
+        assert_int_equal(verify(store, &report), RF_OK);
+        assert_int_equal(report.blobs, 4);
+        assert_int_equal(report.removed + report.rebuilt, 0);
+        rf_store_close(store);
+    }
+}
+
 /* A blob that holds a copy of the log must not be taken for the log. */
 static void a_log_within_a_blob_stays_a_blob(void **state)
 {
@@ -818,6 +841,7 @@ int main(void)
         TEST(another_process_is_named_by_the_lock),
         TEST(a_newer_format_is_refused_politely),
         TEST(a_rolled_back_store_refuses_cursors_of_the_lost_history),
+        TEST(the_golden_store_opens_and_verifies),
         TEST(a_log_within_a_blob_stays_a_blob),
     };
 
