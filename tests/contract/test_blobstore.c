@@ -1023,7 +1023,7 @@ static void a_store_is_found_or_refused(void **state)
     {#test " (disk)", test, set_up_disk, tear_down, NULL},                                         \
     {#test " (memory)", test, set_up_memory, tear_down, NULL}
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         BOTH(a_blob_comes_back_as_it_was),
@@ -1045,5 +1045,7 @@ int main(void)
         BOTH(a_store_is_found_or_refused),
     };
 
+    if (argc > 1) /* a pattern of names */
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

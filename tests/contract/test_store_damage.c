@@ -665,8 +665,9 @@ static void compaction_gives_bytes_back_and_keeps_the_queue(void **state)
     OK(rf_store_info(store, &before, &err));
     OK(rf_store_compact(store, &freed, &err));
     OK(rf_store_info(store, &after, &err));
-    assert_true(freed > 100000 || before.disk_bytes < 500000); /* by itself, meanwhile */
-    assert_true(after.disk_bytes < 100 * 1500 + 750 * 200 + (1u << 20) + 300000);
+    /* Some or all of it may have happened by itself before. Of 600,000 bytes put, 150,000 live. */
+    assert_true(after.disk_bytes <= before.disk_bytes);
+    assert_in_range(after.disk_bytes, 150000, 520000);
     expect_sound(store);
     OK(rf_feed_open(&feed, store, &cursor, &err)); /* same sequences, same chain */
     rf_feed_close(feed);
@@ -825,7 +826,7 @@ static void a_log_within_a_blob_stays_a_blob(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_killed_writer_loses_nothing),
@@ -845,5 +846,7 @@ int main(void)
         TEST(a_log_within_a_blob_stays_a_blob),
     };
 
+    if (argc > 1) /* a pattern of names */
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
