@@ -13,8 +13,10 @@ everything else in the home, in every way crash_store.py knows. Then it runs onc
 """
 import os
 import random
+import shutil
 import sqlite3
 import sys
+import tempfile
 
 import crash_store
 import faultlib
@@ -217,18 +219,22 @@ class Index:
 
 
 def letters(home):
-    """Dead letters of the live lane as "item mapper class"."""
+    """Dead letters of the live lane as "item mapper class". Of a copy: even a reader makes files."""
     path = os.path.join(home, "index", "main.db")
     if not os.path.exists(path):
         return []
-    connection = sqlite3.connect("file:%s?mode=ro" % path, uri=True)
-    try:
-        return ["%s %s %s" % row for row in connection.execute(
-            "SELECT item, mapper, class FROM refuge_errors ORDER BY item, mapper")]
-    except sqlite3.OperationalError:
-        return []
-    finally:
-        connection.close()
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.dirname(home))) as copy:
+        for suffix in ("", "-wal"):
+            if os.path.exists(path + suffix):
+                shutil.copyfile(path + suffix, os.path.join(copy, "main.db" + suffix))
+        connection = sqlite3.connect(os.path.join(copy, "main.db"))
+        try:
+            return ["%s %s %s" % row for row in connection.execute(
+                "SELECT item, mapper, class FROM refuge_errors ORDER BY item, mapper")]
+        except sqlite3.OperationalError:
+            return []
+        finally:
+            connection.close()
 
 
 def main():
