@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -305,7 +306,7 @@ static enum rf_status open_store(struct rf_disk *disk, const struct rf_store_opt
     return writing ? start_writing(disk, err) : rf_disk_state(disk, &state, err);
 }
 
-static enum rf_status disk_open(struct rf_store **out, const char *path,
+static enum rf_status open_once(struct rf_store **out, const char *path,
                                 const struct rf_store_options *options, struct rf_error *err)
 {
     struct rf_disk *disk = calloc(1, sizeof *disk);
@@ -333,6 +334,52 @@ static enum rf_status disk_open(struct rf_store **out, const char *path,
     else
         *out = &disk->base;
     return status;
+}
+
+/*
+ * The last writer left without closing and nobody writes now: what it acknowledged may stand behind
+ * the published end, which after a power cut is an old one or gone. Only a writer may look there.
+ */
+static bool needs_writer(struct rf_disk *disk)
+{
+    struct rf_head_state state;
+    bool closed, alone = false;
+    int fd;
+
+    if (!RF_SAFEGUARD("reader-recovers"))
+        return false;
+    closed = rf_identity_was_closed(disk, &fd);
+    if (closed && disk->head && rf_head_read(disk->head, &state)) {
+        close(fd);
+        return false;
+    }
+    if (fd >= 0) {
+        alone = flock(fd, LOCK_SH | LOCK_NB) == 0;
+        close(fd);
+    }
+    return alone || fd < 0;
+}
+
+static enum rf_status disk_open(struct rf_store **out, const char *path,
+                                const struct rf_store_options *options, struct rf_error *err)
+{
+    struct rf_store_options writing = *options;
+    struct rf_store *store, *writer;
+    enum rf_status status = open_once(&store, path, options, err);
+
+    if (status != RF_OK)
+        return status;
+    if (options->mode == RF_STORE_READ && needs_writer((struct rf_disk *)store)) {
+        writing.mode = RF_STORE_WRITE;
+        writing.lock_timeout_ms = 0;
+        if (open_once(&writer, path, &writing, NULL) == RF_OK) { /* else: may not write; as it is */
+            disk_close(writer);
+            disk_close(store);
+            return open_once(out, path, options, err);
+        }
+    }
+    *out = store;
+    return RF_OK;
 }
 
 const struct rf_store_ops rf_store_disk_ops = {

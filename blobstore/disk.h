@@ -75,6 +75,9 @@ RF_MUST_USE enum rf_status rf_identity_create(struct rf_disk *disk, struct rf_er
 RF_MUST_USE enum rf_status rf_identity_load(struct rf_disk *disk, bool mend, struct rf_error *err);
 RF_MUST_USE enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms,
                                             struct rf_error *err);
+/* Whether the last writer closed the store (false while one writes). *fd: the lock file, yours to
+ * close, or -1. */
+bool rf_identity_was_closed(struct rf_disk *disk, int *fd);
 /* closed: nothing is left unfinished. */
 void rf_identity_unlock(struct rf_disk *disk, bool closed);
 

@@ -210,6 +210,20 @@ static enum rf_status locked(struct rf_disk *disk, struct rf_error *err)
     return rf_error_set(err, RF_LOCKED, "store '%s' is locked by another process", disk->path);
 }
 
+static bool says_closed(int fd)
+{
+    char text[sizeof CLOSED];
+
+    return pread(fd, text, sizeof text, 0) == sizeof CLOSED - 1 &&
+           memcmp(text, CLOSED, sizeof CLOSED - 1) == 0;
+}
+
+bool rf_identity_was_closed(struct rf_disk *disk, int *fd)
+{
+    *fd = openat(disk->dir, "lock", O_RDONLY | O_CLOEXEC);
+    return *fd >= 0 && says_closed(*fd);
+}
+
 enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms, struct rf_error *err)
 {
     char text[128], command[112];
@@ -228,8 +242,7 @@ enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms, struct rf_
         nanosleep(&step, NULL);
         timeout_ms -= LOCK_STEP_MS;
     }
-    disk->was_closed = pread(disk->lock_fd, text, sizeof text, 0) == sizeof CLOSED - 1 &&
-                       memcmp(text, CLOSED, sizeof CLOSED - 1) == 0;
+    disk->was_closed = says_closed(disk->lock_fd);
     command_name(command, sizeof command);
     size = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), command);
     errno = ENOSPC;

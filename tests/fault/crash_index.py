@@ -176,7 +176,7 @@ class Index:
         model = before.model.clone()
         model.play(bench.take_journal())
         target = bench.fresh()
-        model.cut(rng, target, faultlib.volatile_fill(rng, bench.dir, before.snapshot))
+        model.cut(rng, target, faultlib.volatile_fill(rng, bench.dir))
         return os.path.join(target, "home"), result
 
     def check(self, home, step):

@@ -207,7 +207,7 @@ class Store:
         model = before.model.clone()
         model.play(bench.take_journal())
         target = bench.fresh()
-        model.cut(rng, target, faultlib.volatile_fill(rng, bench.dir, before.snapshot))
+        model.cut(rng, target, faultlib.volatile_fill(rng, bench.dir))
         return os.path.join(target, "home"), memory, result
 
     def check(self, home, memory, rng):
@@ -220,6 +220,11 @@ class Store:
             again = bench.run("init", home=home)
             if again.code != 0:
                 return [Violation("stuck", said("init", again))]
+        # The first one after the crash may be a reader.
+        seen = self.listing(bench.run("ls", home=home))
+        for ref, there in memory.there.items():
+            if there == "yes" and ref not in seen:
+                found.append(Violation("lost", "%s is not there for a reader" % ref))
         extra = b"after the crash %d\n" % rng.randrange(1 << 30)
         put = bench.run("put", "-", stdin=extra, home=home)
         if put.code != 0:
@@ -240,6 +245,10 @@ class Store:
             found.append(Violation("verify", said("store verify", verify)))
         self.check_bytes(home, memory, alive, rng, found)
         return found
+
+    @staticmethod
+    def listing(result):
+        return {line.split()[0] for line in result.out.decode().splitlines() if line}
 
     def check_queue(self, home, found):
         """The alive refs by `ls`, those that came as parts; the queue must tell the same."""
@@ -272,7 +281,7 @@ class Store:
                 parts.discard(ref)
                 if row["part"]:
                     parts.add(ref)
-        listed = {line.split()[0] for line in listing.out.decode().splitlines() if line}
+        listed = self.listing(listing)
         for ref in sorted(alive ^ listed):
             found.append(Violation("queue", "%s is %s the queue only" %
                                    (ref, "in" if ref in alive else "not in")))

@@ -188,7 +188,7 @@ class Clean:
                 model.adopt(path, data)
             numbers = {record.number: record.op for record in replay.records(journal)}
             first = self.befores[-1].count
-            self.ops.append([numbers.get(number, "") for number in range(first + 1, result.count + 1)])
+            self.ops.append([numbers.get(number, "clone") for number in range(first + 1, result.count + 1)])
         self.count = bench.read_state()[0]
         self.by_op = bench.by_op()
         self.unseen = model.difference(bench.dir, volatile)
@@ -203,29 +203,38 @@ class Clean:
                         yield Point(step, self.befores[step].count + 1 + index, op, kind, variant)
 
 
-def volatile_fill(rng, killed, old):
-    """Contents of files that are written through mmap, after a cut: any page may be old or new."""
-    def head(path, size):
-        name = os.path.basename(path)
-        kind = rng.choice(("missing", "empty", "zero", "old", "new", "garbage"))
+def volatile_fill(rng, killed):
+    """Files that are written through mmap, after a cut: since their last sync any sector may be old or
+    new. They hold nothing that cannot be made again, so they may be damaged or gone, too."""
+    def head(path, durable):
+        kind = rng.choice(("missing", "empty", "zero", "durable", "new", "mixed", "garbage"))
         if kind == "missing":
             return None
-        if kind == "empty":
-            return b""
-        if kind in ("old", "new"):
-            tree = old if kind == "old" else killed
-            for folder, _, names in os.walk(tree):
-                if name in names:
-                    with open(os.path.join(folder, name), "rb") as file:
-                        return file.read()
-            return None
-        return bytes(size) if kind == "zero" else rng.randbytes(size)
+        if kind in ("empty", "zero", "garbage"):
+            size = 0 if kind == "empty" else len(durable)
+            return rng.randbytes(size) if kind == "garbage" else bytes(size)
+        new = newest(killed, os.path.basename(path))
+        if kind == "durable" or new is None or len(new) != len(durable):
+            return durable
+        if kind == "new":
+            return new
+        return b"".join(rng.choice((durable, new))[at:at + replay.SECTOR]
+                        for at in range(0, len(new), replay.SECTOR))
 
-    def shm(path, size):
+    def shm(_, durable):
         kind = rng.choice(("missing", "zero", "garbage"))
+        size = len(durable)
         return None if kind == "missing" else bytes(size) if kind == "zero" else rng.randbytes(size)
 
     return {"head": head, "*-shm": shm}
+
+
+def newest(tree, name):
+    for folder, _, names in os.walk(tree):
+        if name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                return file.read()
+    return None
 
 
 def draw(points, amount, rng):

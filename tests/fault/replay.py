@@ -234,6 +234,8 @@ class Model:
                 self.sync_folder(node)
             else:
                 self.nodes[node].sync()
+                if record.data:  # a small file whole: what came through mmap is in it
+                    self.nodes[node].durable = record.data
         elif op == "ftruncate":
             self.nodes[self.node_of(record, inodes)].pending.append(("size", record.size))
         elif op == "fallocate":
@@ -272,8 +274,9 @@ class Model:
 
     def cut(self, rng, target, volatile=None):
         """
-        Build one outcome in target. volatile maps a name pattern to a function (path, size) -> bytes
-        or None, for files that the program also writes through mmap: what those hold.
+        Build one outcome in target. volatile maps a name pattern to a function (path, bytes) ->
+        bytes or None, for files that the program also writes through mmap: it is given what the
+        journal says and answers what is there, None for no such file.
         """
         entries = {key: dict(node.entries) for key, node in self.nodes.items()
                    if isinstance(node, Folder)}
@@ -318,7 +321,7 @@ class Model:
             data = content(self.nodes[node])
             for pattern, fill in volatile.items():
                 if fnmatch.fnmatch(name, pattern):
-                    data = fill(path, len(data))
+                    data = fill(path, data)
             if data is not None:
                 with open(path, "wb") as file:
                     file.write(data)
