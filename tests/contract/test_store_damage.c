@@ -471,7 +471,7 @@ static void all_but_log_and_payloads_makes_itself_again(void **state)
 
 static void a_reader_without_a_head_sees_what_is_sealed(void **state)
 {
-    struct rf_store *store;
+    struct rf_store *store, *writer;
     struct rf_store_info info;
 
     (void)state;
@@ -480,11 +480,31 @@ static void a_reader_without_a_head_sees_what_is_sealed(void **state)
     store = open_store(RF_STORE_READ);
     expect_many(store); /* the last run was made of durable records: it counts as sealed */
     rf_store_close(store);
+    writer = open_store(RF_STORE_WRITE); /* while one writes, a reader must not recover */
+    unlink(path_of("head"));
     remove_all("run");
     store = open_store(RF_STORE_READ);
     OK(rf_store_info(store, &info, &err));
     assert_true(info.next_seq > 100 && info.next_seq < MANY + 102);
     assert_true(count_texts(store, 0, MANY) > 100);
+    rf_store_close(store);
+    rf_store_close(writer);
+}
+
+static void a_reader_alone_recovers(void **state)
+{
+    struct rf_store *store;
+
+    (void)state;
+    make_many();
+    unlink(path_of("head"));
+    remove_all("run");
+    store = open_store(RF_STORE_READ);
+    expect_many(store);
+    rf_store_close(store);
+    unlink(path_of("lock")); /* no writer said that it closed the store */
+    store = open_store(RF_STORE_READ);
+    expect_many(store);
     rf_store_close(store);
 }
 
@@ -835,6 +855,7 @@ int main(int argc, char **argv)
         TEST(a_bad_last_record_that_was_published_is_not_cut_off),
         TEST(all_but_log_and_payloads_makes_itself_again),
         TEST(a_reader_without_a_head_sees_what_is_sealed),
+        TEST(a_reader_alone_recovers),
         TEST(files_that_no_record_names_are_removed),
         TEST(no_flipped_bit_serves_wrong_bytes),
         TEST(a_flipped_bit_in_a_large_payload_is_named),
