@@ -121,7 +121,7 @@ struct rf_pool_worker {
     bool watched;
     uint64_t step, seen;
     int64_t step_cpu_us, seen_cpu_us, wall_us, looked_us;
-    enum rf_verdict verdict;
+    _Atomic(enum rf_verdict) verdict; /* written under watch.lock, glanced at without */
     uint64_t verdict_call; /* number of the call it is about; 0: the one under way */
     char words[RF_POOL_WORDS];
 };
