@@ -117,7 +117,8 @@ static void drop_capabilities(void)
  * the first version, which every kernel with landlock knows. */
 static void leave_files(void)
 {
-    struct landlock_ruleset_attr all = {.handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1};
+    struct landlock_ruleset_attr all = {
+        .handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1};
     int fd = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof all, 0);
 
     if (fd < 0)

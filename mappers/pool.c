@@ -27,7 +27,7 @@
 #define STILLBORN_MAX 3
 #define BASE_MB 384          /* address space of program, libraries, rings, stack and room */
 #define HEAPS_MAX_MB 8192u   /* of all Lua heaps of one worker */
-#define RSS_MB 32            /* of a worker with the usual limits; grows with what mappers declare */
+#define RSS_MB 32            /* of a worker with the usual limits; mappers may declare more */
 
 /* ---- queues ---- */
 

@@ -9,7 +9,7 @@
  *
  * States of a call (one mapper of one job) and what moves it:
  *
- *   TODO --sent--> IN FLIGHT --response--> DONE
+ *   OPEN --sent--> IN FLIGHT --response--> DONE
  *     ^                |  worker died while another call was running
  *     +----------------+
  *                      |  it hit fast_ms in the fast lane ----------> DONE (slow)

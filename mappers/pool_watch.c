@@ -58,12 +58,14 @@ void rf_worker_condemn(struct rf_pool *pool, struct rf_pool_worker *w, enum rf_v
     (void)syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
 }
 
-static void kill_late(struct rf_pool_worker *w, enum rf_verdict verdict)
+/* call: the number of the one that is late; 0: whichever is oldest, as the worker's own word for
+ * it cannot be had. */
+static void kill_late(struct rf_pool_worker *w, enum rf_verdict verdict, uint64_t call)
 {
     if (!RF_SAFEGUARD("deadline-kill"))
         return;
     w->verdict = verdict;
-    w->verdict_call = w->step / 4;
+    w->verdict_call = call;
     (void)syscall(SYS_pidfd_send_signal, w->pidfd, SIGKILL, NULL, 0);
 }
 
@@ -153,15 +155,15 @@ static void look_at(struct rf_pool_worker *w, uint32_t *limit)
         seconds(time, sizeof time, (uint64_t)limit_us / 1000);
         snprintf(w->words, sizeof w->words, "took more than %s of CPU%s", time,
                  loading ? " to load" : "");
-        kill_late(w, loading ? RF_VERDICT_FAULT : RF_VERDICT_DEADLINE);
+        kill_late(w, loading ? RF_VERDICT_FAULT : RF_VERDICT_DEADLINE, w->step / 4);
     } else if (w->wall_us > wall_limit_us &&
                (w->wall_us > PATIENCE * wall_limit_us || !starved(w->pid))) {
         seconds(time, sizeof time, (uint64_t)wall_limit_us / 1000);
         snprintf(w->words, sizeof w->words, "took more than %s of time", time);
-        kill_late(w, loading ? RF_VERDICT_FAULT : RF_VERDICT_DEADLINE);
+        kill_late(w, loading ? RF_VERDICT_FAULT : RF_VERDICT_DEADLINE, w->step / 4);
     } else if (cpu - w->seen_cpu_us > total_us(w, *limit)) {
         snprintf(w->words, sizeof w->words, "worker used its CPU time without an answer");
-        kill_late(w, RF_VERDICT_FAULT);
+        kill_late(w, RF_VERDICT_FAULT, 0);
     }
 }
 

@@ -1,8 +1,8 @@
 /*
  * ring.h - records from one process to one other through shared memory
  *
- * A ring of 2^n bytes, one writer, one reader. A record is {u32 size, 4 bytes unused} and size bytes,
- * padded to 8; it never wraps: a size of UINT32_MAX skips what is left before the end.
+ * A ring of 2^n bytes, one writer, one reader. A record is {u32 size, 4 bytes unused} and size
+ * bytes, padded to 8; it never wraps: a size of UINT32_MAX skips what is left before the end.
  * Positions count bytes since the beginning and only grow. Each side keeps its own position and
  * publishes it; the other's is read from shared memory and may be anything, so it is checked.
  *
@@ -23,7 +23,7 @@ struct rf_ring {
     _Atomic uint64_t *head, *tail;    /* published positions */
     uint64_t mine;                    /* own position: the writer's head or the reader's tail */
     uint64_t theirs;                  /* the other's position as last read and found good */
-    uint64_t pending;                 /* writer: written, not yet published; reader: end of record */
+    uint64_t pending;                 /* reader: bytes of the record peeked at */
 };
 
 void rf_ring_init(struct rf_ring *ring, uint8_t *data, uint64_t size, _Atomic uint64_t *head,

@@ -155,7 +155,10 @@ static inline char *word_of(const struct rf_call *call, const struct rf_item *it
     rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), item->size);
     while (!word && rf_output_next(&reader, &record, NULL) == RF_OK)
         if (record.kind == RF_RECORD_ROW && row-- == 0)
-            word = strndup((const char *)record.values[0].text.data, record.values[0].text.size);
+            word = record.values[0].type == RF_TYPE_TEXT
+                       ? strndup((const char *)record.values[0].text.data,
+                                 record.values[0].text.size)
+                       : strdup("");
     rf_output_release(&reader);
     return word;
 }
