@@ -150,7 +150,7 @@ static void tell_progress(struct rf_pipeline *p, bool always)
     int64_t now = now_us();
     struct rf_pool_stats stats;
 
-    if (!p->options.hooks->progress || (!always && now - p->told_us < 200000))
+    if (!always && now - p->told_us < 200000)
         return;
     p->told_us = now;
     rf_pool_stats(p->options.pool, &stats);
@@ -159,7 +159,8 @@ static void tell_progress(struct rf_pipeline *p, bool always)
     p->options.progress->changes_done = p->position_seq;
     if (p->current.to_seq > p->position_seq)
         p->options.progress->changes_done = p->current.to_seq;
-    p->options.hooks->progress(p->options.hooks->user, p->options.progress);
+    if (p->options.hooks->progress)
+        p->options.hooks->progress(p->options.hooks->user, p->options.progress);
 }
 
 static void free_parts(struct rf_part_list *list)
