@@ -23,13 +23,18 @@
 #define FORK_MS 30000
 #define GOODBYE_MS 5000 /* to end by itself */
 
-/* The few variables that a zygote may see: those its build itself reads. */
-static void fill_environment(char *environment[6], char texts[5][512])
+/* Lua frees thousands of small blocks at once when it sweeps; with the usual 7 of a size kept ready
+ * they go through the heap's slow path, a tenth of a call's time. At most 9 MiB lie idle so. */
+static const char allocator[] = "GLIBC_TUNABLES=glibc.malloc.tcache_count=256";
+
+/* The few variables that a zygote may see: the C library's, and those its build itself reads. */
+static void fill_environment(char *environment[7], char texts[5][512])
 {
     static const char *const names[] = {"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS",
                                         "LSAN_OPTIONS", "REFUGE_WITHOUT"};
     size_t count = 0;
 
+    environment[count++] = (char *)(uintptr_t)allocator;
 #if RF_SANITIZED || defined(RF_CONTROLS)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *value = getenv(names[i]);
@@ -76,7 +81,7 @@ static int set_attributes(posix_spawnattr_t *attributes)
 static int spawn(const char *program, int sock, pid_t *pid)
 {
     char name[] = "refuge-mapper", *arguments[] = {name, NULL};
-    char *environment[6], texts[5][512];
+    char *environment[7], texts[5][512];
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int error;
