@@ -131,7 +131,7 @@ static enum rf_status act_and_wait(struct rf_store *store, struct rf_act *act,
     struct wait wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .answered = PTHREAD_COND_INITIALIZER};
 
     act->done = wake;
-    act->user = &wait;
+    act->user = &wait; /* cppcheck-suppress autoVariables - answered before we return */
     rf_store_submit(store, act);
     pthread_mutex_lock(&wait.lock);
     while (!wait.done)
@@ -163,6 +163,8 @@ enum rf_status rf_store_put(struct rf_store *store, struct rf_bytes bytes,
         return status;
     }
     status = rf_upload_open(&upload, store, err);
+    if (!upload)
+        return status;
     if (status == RF_OK)
         status = rf_upload_write(upload, bytes, err);
     if (status == RF_OK)

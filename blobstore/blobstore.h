@@ -194,7 +194,7 @@ struct rf_change {
 struct rf_feed;
 
 /* Follow the queue from a position (NULL: from the oldest change). The cursor is checked:
- * RF_CURSOR_GENERATION, RF_CURSOR_HISTORY, RF_CURSOR_FUTURE, RF_CURSOR_OLD, each with what to do. */
+ * RF_CURSOR_GENERATION, RF_CURSOR_HISTORY, RF_CURSOR_FUTURE, RF_CURSOR_OLD, with what to do. */
 RF_MUST_USE enum rf_status rf_feed_open(struct rf_feed **out, struct rf_store *store,
                                         const struct rf_cursor *from, struct rf_error *err);
 void rf_feed_close(struct rf_feed *feed);

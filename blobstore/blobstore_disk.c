@@ -364,15 +364,16 @@ static enum rf_status disk_open(struct rf_store **out, const char *path,
                                 const struct rf_store_options *options, struct rf_error *err)
 {
     struct rf_store_options writing = *options;
-    struct rf_store *store, *writer;
+    struct rf_store *store = NULL, *writer = NULL;
     enum rf_status status = open_once(&store, path, options, err);
 
-    if (status != RF_OK)
+    if (status != RF_OK || !store)
         return status;
     if (options->mode == RF_STORE_READ && needs_writer((struct rf_disk *)store)) {
         writing.mode = RF_STORE_WRITE;
         writing.lock_timeout_ms = 0;
-        if (open_once(&writer, path, &writing, NULL) == RF_OK) { /* else: may not write; as it is */
+        /* Where that cannot be (we may not write), the store is read as it is. */
+        if (open_once(&writer, path, &writing, NULL) == RF_OK && writer) {
             disk_close(writer);
             disk_close(store);
             return open_once(out, path, options, err);

@@ -262,10 +262,10 @@ static enum rf_status memory_large_commit(struct rf_large *base, const struct rf
 {
     struct memory_large *large = (struct memory_large *)base;
     struct rf_bytes bytes = rf_buf_bytes(&large->bytes);
-    enum rf_put_outcome result;
+    enum rf_put_outcome result = RF_PUT_NEW;
     struct rf_blobref ref;
     enum rf_status status;
-    uint64_t seq;
+    uint64_t seq = 0;
 
     rf_blobref_of(&ref, bytes);
     if (expect && !rf_blobref_equal(expect, &ref)) {

@@ -45,7 +45,8 @@ static enum rf_status write_file(struct rf_disk *disk, struct rf_error *err)
     if (!ok)
         rf_error_errno(err, RF_IO, errno, "cannot write '%s/%s'", disk->path, FILE_NAME);
     close(fd);
-    if (ok && (renameat(disk->dir, TEMP_NAME, disk->dir, FILE_NAME) != 0 || fsync(disk->dir) != 0)) {
+    if (ok && (renameat(disk->dir, TEMP_NAME, disk->dir, FILE_NAME) != 0 ||
+               fsync(disk->dir) != 0)) {
         ok = false;
         rf_error_errno(err, RF_IO, errno, "cannot name '%s/%s'", disk->path, FILE_NAME);
     }

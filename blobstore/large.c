@@ -25,7 +25,7 @@
 
 #define BLOCK ((size_t)RF_BLOB_BLOCK_SIZE)
 #define SUMS_HELD 8192 /* checksums in memory: of 512 MiB; more wait in a nameless file */
-#define MAGIC "RFLARGE1"
+static const uint8_t magic[8] = {'R', 'F', 'L', 'A', 'R', 'G', 'E', '1'};
 
 struct rf_large_writer {
     int dir, fd, sums_fd;
@@ -253,7 +253,7 @@ enum rf_status rf_large_finish(struct rf_large_writer *writer, struct rf_blobref
 static void encode_footer(uint8_t out[RF_LARGE_FOOTER_SIZE], const struct rf_blobref *ref,
                           uint64_t size, uint32_t life)
 {
-    memcpy(out, MAGIC, 8);
+    memcpy(out, magic, sizeof magic);
     rf_put_u64(out + 8, size);
     rf_put_u32(out + 16, RF_BLOB_BLOCK_SIZE);
     rf_put_u32(out + 20, life);

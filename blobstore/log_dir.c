@@ -179,40 +179,46 @@ static void remember(struct rf_log_dir *log, struct rf_segment_file *file, size_
     log->files[0] = file;
 }
 
+static enum rf_status open_file(struct rf_log_dir *log, const struct rf_log_place *place,
+                                struct rf_segment_file **out, struct rf_error *err)
+{
+    struct rf_segment_file *file = calloc(1, sizeof *file);
+    char name[RF_SEGMENT_NAME_SIZE];
+    int cause;
+
+    if (!file)
+        return rf_error_set(err, RF_NOMEM, "no memory for a segment");
+    rf_segment_name(place, name);
+    file->fd = openat(log->fd, name, O_RDONLY | O_CLOEXEC);
+    if (file->fd < 0) {
+        cause = errno;
+        free(file);
+        return rf_error_errno(err, cause == ENOENT ? RF_NOT_FOUND : RF_IO, cause,
+                              "cannot open segment %s", name);
+    }
+    file->place = *place;
+    file->place.salt = log->salt;
+    file->refs = 1;
+    *out = file;
+    return RF_OK;
+}
+
 enum rf_status rf_log_dir_acquire(struct rf_log_dir *log, const struct rf_log_place *place,
                                   struct rf_segment_file **out, struct rf_error *err)
 {
-    char name[RF_SEGMENT_NAME_SIZE];
-    enum rf_status status = RF_OK;
     struct rf_segment_file *file = NULL;
+    enum rf_status status = RF_OK;
     size_t at = 0;
 
     pthread_mutex_lock(&log->lock);
     while (at < RF_LOG_FILES_MAX && log->files[at] && !same_place(log->files[at], place))
         at++;
-    if (at < RF_LOG_FILES_MAX && log->files[at])
+    if (at < RF_LOG_FILES_MAX)
         file = log->files[at];
+    if (!file)
+        status = open_file(log, place, &file, err);
     if (file) {
-        remember(log, file, at);
-    } else {
-        rf_segment_name(place, name);
-        file = calloc(1, sizeof *file);
-        if (file)
-            file->fd = openat(log->fd, name, O_RDONLY | O_CLOEXEC);
-        if (!file) {
-            status = rf_error_set(err, RF_NOMEM, "no memory for a segment");
-        } else if (file->fd < 0) {
-            status = rf_error_errno(err, errno == ENOENT ? RF_NOT_FOUND : RF_IO, errno,
-                                    "cannot open segment %s", name);
-            free(file);
-        } else {
-            file->place = *place;
-            file->place.salt = log->salt;
-            file->refs = 1;
-            remember(log, file, at < RF_LOG_FILES_MAX ? at : RF_LOG_FILES_MAX - 1);
-        }
-    }
-    if (status == RF_OK) {
+        remember(log, file, at < RF_LOG_FILES_MAX ? at : RF_LOG_FILES_MAX - 1);
         file->refs++;
         *out = file;
     }

@@ -3,7 +3,7 @@
  *
  * The newest record of a blob decides. Everything here can be made again from the log: where a run
  * is missing or damaged the log itself is read, slowly but right, until the run was made again.
- * Finding and listing: any thread. Adding and flushing: one thread. Merging and healing: one thread.
+ * Finding and listing: any thread. Adding and flushing: one. Merging and healing: one.
  */
 #ifndef RF_BLOBSTORE_LOOKUP_H
 #define RF_BLOBSTORE_LOOKUP_H

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SYNC_ENTRIES 65536 /* a run larger than this is made durable: making it again would take long */
+#define SYNC_ENTRIES 65536 /* a larger run is made durable: making it again would take long */
 #define SOURCES_MAX RF_RUN_SOURCES_MAX
 
 /* ---- writing a run ---- */

@@ -92,7 +92,7 @@ static enum rf_status fetch(struct rf_disk *disk, const struct rf_blobref *ref, 
     if (status == RF_OK && (got < RF_LOG_HEADER_SIZE ||
                             !rf_log_decode(record, header, &file->place, offset) ||
                             record->seq != seq)) {
-        struct rf_scanned found;
+        struct rf_scanned found = {0};
         struct rf_scan scan;
         rf_scan_init(&scan, file->fd, &file->place, 0, UINT64_MAX);
         scan.limit = (uint64_t)lseek(file->fd, 0, SEEK_END);
@@ -122,7 +122,7 @@ static enum rf_status fetch_small(struct rf_disk *disk, const struct rf_entry *e
 {
     size_t size = (size_t)entry->size;
     bool lift = entry->flags & RF_LOG_LIFT;
-    struct rf_log_record record;
+    struct rf_log_record record = {0};
     enum rf_status status = fetch(disk, &entry->ref, entry->seq, entry->offset, &record, out,
                                   lift ? 0 : size, err);
 

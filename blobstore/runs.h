@@ -2,7 +2,7 @@
  * runs.h - which lookup runs cover which changes
  *
  * A run covers the changes from..to of its name, "<from>-<to>" in 16 hex digits each. The parts of
- * a set follow one another without gap; a part without a run is a hole, answered by reading the log.
+ * a set follow one another without gap; one without a run is a hole, answered by reading the log.
  * Sets never change: a new one shares the parts of the old one. Runs stay open, and readable, until
  * the last set that has them is gone.
  */

@@ -71,7 +71,7 @@ static const char *path_of(const char *name)
 static struct rf_store *open_store(enum rf_store_mode mode)
 {
     struct rf_store_options options = {.mode = mode, .segment_bytes = 64u << 10,
-                                       .run_bytes = 16u << 10};
+                                       .run_bytes = 16u << 10, .lock_timeout_ms = 10000};
     struct rf_store *store = NULL;
 
     OK(rf_store_open(&store, url, &options, &err));
@@ -729,6 +729,62 @@ static void compaction_gives_bytes_back_and_keeps_the_queue(void **state)
     rf_store_close(store);
 }
 
+/* ---- other processes ---- */
+
+#define FOLLOWED 300
+
+/* Follow the queue as a reader of its own, asleep between changes. */
+static void follow_and_exit(void)
+{
+    struct rf_store *store = open_store(RF_STORE_READ);
+    struct rf_feed *feed = NULL;
+
+    OK(rf_feed_open(&feed, store, NULL, &err));
+    for (uint64_t seq = 1; seq <= FOLLOWED; seq++) {
+        struct rf_change change;
+        struct rf_bytes bytes;
+        OK(rf_feed_next(feed, &change, 60000, &err));
+        assert_int_equal(change.seq, seq);
+        OK(rf_feed_blob(feed, &bytes, &err));
+        assert_int_equal(bytes.size, change.size);
+    }
+    rf_feed_close(feed);
+    assert_int_equal(count_texts(store, 0, FOLLOWED), FOLLOWED);
+    rf_store_close(store);
+}
+
+/* The followers start before the writer and see it come; segments, runs and epochs change under
+ * them. */
+static void followers_in_other_processes_miss_nothing(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    pid_t pids[3];
+
+    (void)state;
+    rf_store_close(store);
+    for (int i = 0; i < 3; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0) {
+            follow_and_exit();
+            _exit(0);
+        }
+    }
+    store = open_store(RF_STORE_WRITE);
+    for (int i = 0; i < FOLLOWED; i += 10) {
+        put_texts(store, i, i + 10);
+        if (i % 100 == 50) { /* the writer goes and comes back */
+            rf_store_close(store);
+            store = open_store(RF_STORE_WRITE);
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        int status;
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        assert_int_equal(status, 0);
+    }
+    rf_store_close(store);
+}
+
 /* ---- who and what ---- */
 
 static void another_process_is_named_by_the_lock(void **state)
@@ -862,6 +918,7 @@ int main(int argc, char **argv)
         TEST(no_flipped_bit_serves_wrong_bytes),
         TEST(a_flipped_bit_in_a_large_payload_is_named),
         TEST(compaction_gives_bytes_back_and_keeps_the_queue),
+        TEST(followers_in_other_processes_miss_nothing),
         TEST(another_process_is_named_by_the_lock),
         TEST(a_newer_format_is_refused_politely),
         TEST(a_rolled_back_store_refuses_cursors_of_the_lost_history),
