@@ -161,7 +161,8 @@ static void compare(const char *what, const char *mapper, uint64_t count)
     snprintf(data.store, sizeof data.store, "%s", bench_path(&bench, "store"));
     snprintf(data.flat, sizeof data.flat, "%s", bench_path(&bench, "flat"));
     bench_prepare(make_data, &data, NULL);
-    snprintf(work, sizeof work, "%llu JSON blobs of 400 B, %s", (unsigned long long)data.count, what);
+    snprintf(work, sizeof work, "%llu JSON blobs of 400 B, %s", (unsigned long long)data.count,
+             what);
     bench_compare(&bench, work, BENCH_BY_RATE, sides, 2);
     bench_remove(data.store);
     bench_remove(data.flat);

@@ -1,8 +1,9 @@
 /*
  * verify_store.c - read everything, check every hash, and put away what nobody names
  *
- * Order: the lookup's runs; the log from its first change (each header, chain, payload checksum, SHA-256, the lookup's
- * answer), with the large payloads as their records come by; then the files that no record names.
+ * Order: the lookup's runs; the log from its first change (each header, chain, payload checksum,
+ * SHA-256, the lookup's answer), with the large payloads as their records come by; then the files
+ * that no record names.
  */
 #include <dirent.h>
 #include <errno.h>

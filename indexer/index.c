@@ -13,9 +13,11 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -47,6 +49,7 @@ struct rf_index {
     struct rf_index_progress progress;
     uint64_t until_seq;            /* verify: stop there; UINT64_MAX */
     volatile int stop;
+    int stopped;                   /* eventfd: readable once stop is set */
     _Atomic(struct rf_pipeline *) waiting; /* whom rf_index_stop wakes */
 };
 
@@ -470,6 +473,11 @@ static struct rf_index *index_new(const struct rf_index_options *options)
         return NULL;
     index->options = *options;
     index->until_seq = UINT64_MAX;
+    index->stopped = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (index->stopped < 0) {
+        free(index);
+        return NULL;
+    }
     rf_arena_init(&index->arena, (size_t)256 << 20);
     rf_arena_init(&index->lanes_arena, (size_t)256 << 20);
     return index;
@@ -483,7 +491,7 @@ enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_o
     enum rf_status status;
 
     if (!index)
-        return rf_error_set(err, RF_NOMEM, "no memory for an index");
+        return rf_error_set(err, RF_NOMEM, "no memory or descriptor for an index");
     index->until_seq = until_seq;
     status = open_parts(index, err);
     if (status == RF_OK)
@@ -525,6 +533,7 @@ void rf_index_close(struct rf_index *index)
     rf_store_close(index->store);
     rf_arena_release(&index->lanes_arena);
     rf_arena_release(&index->arena);
+    close(index->stopped);
     free(index);
 }
 
@@ -577,16 +586,10 @@ static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct
         return status;
     if (strcmp(rf_pipeline_position(index->live), rf_pipeline_position(index->beside)) != 0)
         return rf_error_set(err, RF_CORRUPT,
-                            "two lanes of index '%s' stand at '%s' and '%s' though they read as far",
+                            "two lanes of index '%s' stand at '%s' and '%s'",
                             index->options.name, rf_pipeline_position(index->live),
                             rf_pipeline_position(index->beside));
     return swap_lane(index, err);
-}
-
-static void wait_ms(struct rf_index *index, uint32_t ms)
-{
-    for (uint32_t waited = 0; waited < ms && !index->stop; waited += 50)
-        usleep(50 * 1000);
 }
 
 /* Wait out what cannot be reached: doubling, with a quarter of jitter, without end. */
@@ -602,7 +605,8 @@ static void back_off(struct rf_index *index, uint32_t *delay_ms, const struct rf
         *delay_ms = RETRY_MAX_MS;
     snprintf(line, sizeof line, "%s, trying again in %.1f s", why->message, *delay_ms / 1000.0);
     warn(index, line);
-    wait_ms(index, *delay_ms + jitter % (*delay_ms / 4 + 1));
+    poll(&(struct pollfd){.fd = index->stopped, .events = POLLIN}, 1,
+         (int)(*delay_ms + jitter % (*delay_ms / 4 + 1)));
 }
 
 static enum rf_status wait_for_change(struct rf_index *index, struct rf_error *err)
@@ -647,6 +651,8 @@ void rf_index_stop(struct rf_index *index)
     struct rf_pipeline *waiting;
 
     index->stop = 1;
+    if (eventfd_write(index->stopped, 1) != 0)
+        return; /* stopped already */
     waiting = atomic_load(&index->waiting);
     if (waiting)
         rf_pipeline_wake(waiting);

@@ -22,7 +22,8 @@ struct rf_index_progress {
 };
 
 struct rf_index_hooks {
-    void (*progress)(void *user, const struct rf_index_progress *progress); /* a few times a second */
+    /* a few times a second */
+    void (*progress)(void *user, const struct rf_index_progress *progress);
     void (*warn)(void *user, const char *line);
     void *user;
 };

@@ -565,25 +565,36 @@ static enum rf_status collect_needs(struct rf_pipeline *p, const struct rf_unit 
     return status == RF_END ? RF_OK : status;
 }
 
-/* The content blobs of a file are needs of whatever was mapped from it. */
+/* The content blobs of a file are needs of whatever was mapped from it. They stand before what the
+ * mapper asked for: the content is looked for first, so its absence is what a park names first. */
 static enum rf_status add_file_needs(struct rf_pipeline *p, const struct rf_unit *unit,
                                      struct rf_sink_call *to, struct rf_error *err)
 {
     struct rf_sink_need *needs;
+    size_t chunks = unit->file ? unit->file->part_count : 0;
 
-    if (!unit->file || unit->file->part_count == 0)
+    if (chunks == 0)
         return RF_OK;
-    needs = rf_arena_try(&p->scratch,
-                         (to->need_count + unit->file->part_count) * sizeof *needs);
+    needs = rf_arena_try(&p->scratch, (to->need_count + chunks) * sizeof *needs);
     if (!needs)
         return rf_error_set(err, RF_LIMIT, "its content has too many chunks");
+    for (size_t i = 0; i < chunks; i++)
+        needs[i] = (struct rf_sink_need){.ref = unit->file->parts[i].ref, .present = true};
     if (to->need_count)
-        memcpy(needs, to->needs, to->need_count * sizeof *needs);
-    for (size_t i = 0; i < unit->file->part_count; i++)
-        needs[to->need_count++] =
-            (struct rf_sink_need){.ref = unit->file->parts[i].ref, .present = true};
+        memcpy(needs + chunks, to->needs, to->need_count * sizeof *needs);
     to->needs = needs;
+    to->need_count += chunks;
     return RF_OK;
+}
+
+/* Everything a call depends on beside its own item's bytes. */
+static enum rf_status fill_needs(struct rf_pipeline *p, const struct rf_unit *unit,
+                                 const struct rf_call *call, struct rf_sink_call *to,
+                                 struct rf_error *err)
+{
+    enum rf_status status = collect_needs(p, unit, call, to, err);
+
+    return status == RF_OK ? add_file_needs(p, unit, to, err) : status;
 }
 
 static void set_dead_call(struct rf_sink_call *to, enum rf_dead_class dead_class,
@@ -602,16 +613,13 @@ static enum rf_status fill_rows(struct rf_pipeline *p, const struct rf_unit *uni
                                 const struct rf_call *call, struct rf_sink_call *to,
                                 struct rf_error *err)
 {
-    enum rf_status status;
-
     if (call->parts && unit->depth + 1 > RF_PART_DEPTH_MAX) {
         set_dead_call(to, RF_DEAD_LIMIT, "its parts would be nested too deep (16 levels)");
         return RF_OK;
     }
     to->outcome = RF_SINK_ROWS;
     to->output = call->output;
-    status = collect_needs(p, unit, call, to, err);
-    return status == RF_OK ? add_file_needs(p, unit, to, err) : status;
+    return fill_needs(p, unit, call, to, err);
 }
 
 static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
@@ -639,7 +647,7 @@ static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
         to->outcome = RF_SINK_PARKED_NEED;
         to->reason = "needs a blob that is not there";
         p->current.parked_need = true;
-        return collect_needs(p, unit, call, to, err);
+        return fill_needs(p, unit, call, to, err);
     }
     return rf_error_set(err, RF_INVALID, "unknown outcome %d of a call", (int)call->outcome);
 }
@@ -676,7 +684,10 @@ static enum rf_status put_item(struct rf_pipeline *p, struct rf_unit *unit,
                                struct rf_error *err)
 {
     static const enum rf_sink_item_kind kinds[] = {
-        [RF_ITEM_BLOB] = RF_SINK_BLOB, [RF_ITEM_FILE] = RF_SINK_FILE, [RF_ITEM_PART] = RF_SINK_PART};
+        [RF_ITEM_BLOB] = RF_SINK_BLOB,
+        [RF_ITEM_FILE] = RF_SINK_FILE,
+        [RF_ITEM_PART] = RF_SINK_PART,
+    };
     struct rf_sink_item item = {
         .key = unit->key,
         .kind = kinds[unit->item.kind],
@@ -906,8 +917,8 @@ static enum rf_status write_once(struct rf_pipeline *p, struct rf_unit *unit, st
     return any_parts(unit, calls, count) ? write_all_parts(p, unit, calls, count, err) : RF_OK;
 }
 
-/* READY -> WRITTEN, of an item or part. When its content goes, or turns out damaged, while parts are
- * cut from it, it is written once more as what it is then. */
+/* READY -> WRITTEN, of an item or part. When its content goes, or turns out damaged, while parts
+ * are cut from it, it is written once more as what it is then. */
 static enum rf_status write_result(struct rf_pipeline *p, struct rf_unit *unit,
                                    struct rf_error *err)
 {
@@ -1178,7 +1189,7 @@ static enum rf_status root_of_park(struct rf_pipeline *p, const struct rf_sink_p
     return RF_NOT_FOUND;
 }
 
-/* Read a stored blob again as an item; *out is NULL when it is not there (its tombstone follows). */
+/* Read a stored blob again as an item; *out is NULL when it is not there: its tombstone follows. */
 static enum rf_status unit_of_stored(struct rf_pipeline *p, const struct rf_blobref *ref,
                                      struct rf_unit **out, struct rf_error *err)
 {

@@ -8,7 +8,7 @@
  * States of one item (struct rf_unit), with the function behind each arrow:
  *
  *   state      what is so                              leaves by                to
- *   ---------  --------------------------------------  -----------------------  --------------------
+ *   ---------  --------------------------------------  -----------------------  -----------------
  *   QUEUED     content known, waits for room           submit_units             MAPPING | QUEUED
  *   MAPPING    lent to the pool                        take_results             READY
  *   READY      outcome known, or none needed (a        write_ready, when its    WRITTEN
@@ -34,7 +34,7 @@
  * States of a lane:
  *
  *   state     what is so                             leaves by                 to
- *   --------  -------------------------------------  ------------------------  ---------------------
+ *   --------  -------------------------------------  ------------------------  --------------------
  *   BUILDING  tables beside the live ones, position  rf_sink_lane_swap when    LIVE (the replaced
  *             behind or at the live lane's           both stand equal          mappers' tables go)
  *   LIVE      what people query                      swap of another lane      parts of it replaced

@@ -12,7 +12,7 @@
 #include "mappers/pool.h"
 #include "sinks/sink.h"
 
-#define RF_CONTENT_INLINE_MAX (256u << 10) /* bytes of content kept in memory; more is read by range */
+#define RF_CONTENT_INLINE_MAX (256u << 10) /* bytes kept in memory; more is read by range */
 #define RF_PART_DEPTH_MAX 16               /* parts within parts */
 
 enum rf_unit_kind {

@@ -1,9 +1,9 @@
 /*
  * verify_index.c - is the index what its store and its mappers say?
  *
- * The log is mapped again into a throw-away index beside the real one: with the mapper texts kept in
- * the real one, in fresh workers, in another order within each batch, up to the change at which the
- * live lane stands. Then both are compared row by row.
+ * The log is mapped again into a throw-away index beside the real one: with the mapper texts kept
+ * in the real one, in fresh workers, in another order within each batch, up to the change at which
+ * the live lane stands. Then both are compared row by row.
  */
 #include "indexer/index_internal.h"
 

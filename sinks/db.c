@@ -214,7 +214,8 @@ struct rf_bytes rf_db_bytes(sqlite3_stmt *stmt, int column)
     return rf_bytes(data, (size_t)sqlite3_column_bytes(stmt, column));
 }
 
-/* Days since 1970-01-01 of a date of the proleptic Gregorian calendar (Hinnant, days_from_civil). */
+/* Days since 1970-01-01 of a date of the proleptic Gregorian calendar (Hinnant,
+ * days_from_civil). */
 static int64_t days_of(int64_t year, int64_t month, int64_t day)
 {
     int64_t y = month <= 2 ? year - 1 : year;

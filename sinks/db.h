@@ -2,8 +2,8 @@
  * db.h - one connection to an index kept in SQLite, opened so that it can be trusted
  *
  * Every file of ours that includes sqlite3.h does so through this header. A connection is opened on
- * a file that belongs to this user (or root) and that nobody else may write; the schema in it is not
- * trusted, shadow tables cannot be written, pages are checked as they are read. Readers never
+ * a file that belongs to this user (or root) and that nobody else may write; the schema in it is
+ * not trusted, shadow tables cannot be written, pages are checked as they are read. Readers never
  * checkpoint, so that only the writing connection moves the write-ahead log: SQLite before 3.51.3
  * can damage a database when two connections do.
  *
@@ -47,7 +47,8 @@ void rf_db_close(struct rf_db *db);
 /* The status of an SQLite result code, with words for a person. */
 enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err);
 
-/* Run statements. The format is sqlite3_mprintf's: %w within double quotes for names, %Q for texts. */
+/* Run statements. The format is sqlite3_mprintf's: %w within double quotes for names, %Q for
+ * texts. */
 RF_MUST_USE enum rf_status rf_db_exec(struct rf_db *db, struct rf_error *err, const char *format,
                                       ...);
 
@@ -69,8 +70,8 @@ RF_MUST_USE enum rf_status rf_db_run(struct rf_db *db, sqlite3_stmt *stmt, struc
 RF_MUST_USE enum rf_status rf_db_int(struct rf_db *db, int64_t *out, int64_t otherwise,
                                      struct rf_error *err, const char *format, ...);
 
-/* Let all statements until rf_db_let_go see one state, unless a transaction is open already. What it
- * returns goes to rf_db_let_go. */
+/* Let all statements until rf_db_let_go see one state, unless a transaction is open already. What
+ * it returns goes to rf_db_let_go. */
 bool rf_db_hold(struct rf_db *db);
 void rf_db_let_go(struct rf_db *db, bool held);
 

@@ -79,9 +79,9 @@ struct rf_compare_report {
 /*
  * Compare the live lane of two indexes by canonical rows: items, rows of every mapper table (in
  * order of item and n, surrogate ids and times of mapping left out), edges, needs, parks, dead
- * letters, and the full-text index of each table against a fresh one made from its rows. problem gets
- * one line per difference: table, item, n, column, what is there and what should be (at most 1,000
- * lines; then a count). RF_CORRUPT when they differ.
+ * letters, and the full-text index of each table against a fresh one made from its rows. problem
+ * gets one line per difference: table, item, n, column, what is there and what should be (at most
+ * 1,000 lines; then a count). RF_CORRUPT when they differ.
  */
 RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
                                             void (*problem)(void *user, const char *line),
@@ -93,7 +93,8 @@ RF_MUST_USE enum rf_status rf_query_digest(const char *url, char out[65], struct
 
 /* ---- for other tools ---- */
 
-/* Append a metadata.json for Datasette: titles, facets and labels from the mappers' declarations. */
+/* Append a metadata.json for Datasette: titles, facets and labels from the mappers'
+ * declarations. */
 RF_MUST_USE enum rf_status rf_query_metadata(const char *url, struct rf_buf *buf,
                                              struct rf_error *err);
 

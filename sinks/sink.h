@@ -1,10 +1,10 @@
 /*
  * sink.h - where mapped rows end up
  *
- * A sink holds one index: the items ever seen, one real table per mapper table, edges, dead letters,
- * and the position up to which all of that is complete. What one batch brings commits together with
- * its position; the position moves by compare-and-swap, so a writer that came too late is refused.
- * Writing the same items twice leaves the same rows as once.
+ * A sink holds one index: the items ever seen, one real table per mapper table, edges, dead
+ * letters, and the position up to which all of that is complete. What one batch brings commits
+ * together with its position; the position moves by compare-and-swap, so a writer that came too
+ * late is refused. Writing the same items twice leaves the same rows as once.
  *
  * A lane is one generation of one or more mappers: the live lane is what people query; another lane
  * is built beside it, with tables and a position of its own, and swapped in by one transaction.
@@ -53,7 +53,8 @@ struct rf_sink_mapper {
     /* A live splitter that a lane which is not full runs along, so that parts reach the lane's own
      * mappers: its edges, needs and parks are kept in the lane and steer what lives there, but it
      * has no tables or dead letters here, its rows are ignored, and the swap drops its edges (they
-     * equal the live lane's). Its place in `mappers` counts for rf_sink_call.mapper all the same. */
+     * equal the live lane's). Its place in `mappers` counts for rf_sink_call.mapper all the
+     * same. */
     bool edges_only;
 };
 
@@ -82,8 +83,8 @@ RF_MUST_USE enum rf_status rf_sink_lane_begin(struct rf_sink *sink,
 /*
  * One transaction: the lane's mappers replace those of the same name in the live lane (a full lane
  * replaces all); mappers named in `removed` leave it, their tables too. RF_DENIED unless the lane
- * stands where the live lane stands. Views are made again. The live lane keeps its id; the other one
- * is gone, and indexes of mappers are to be read anew (rf_sink_lanes).
+ * stands where the live lane stands. Views are made again. The live lane keeps its id; the other
+ * one is gone, and indexes of mappers are to be read anew (rf_sink_lanes).
  */
 RF_MUST_USE enum rf_status rf_sink_lane_swap(struct rf_sink *sink, uint32_t lane,
                                              const char *const *removed, size_t removed_count,
@@ -154,7 +155,7 @@ struct rf_sink_item {
     int64_t mtime_us;        /* FILE, else INT64_MIN */
     const struct rf_sink_call *calls; /* mappers of the lane not named here have nothing */
     size_t call_count;
-    bool only_calls;         /* leave mappers not named here as they are (a park that was resolved) */
+    bool only_calls;         /* leave mappers not named here as they are (for parks) */
 };
 
 /* Write one item of the open batch. When a higher change of the item is stored already, nothing is
@@ -164,8 +165,9 @@ struct rf_sink_item {
 RF_MUST_USE enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item,
                                        bool *stale, struct rf_error *err);
 
-/* More edges of a call of the item that was put last, behind those it has: a call may cut more parts
- * than its caller wants to hold at once. Nothing when that put was stale or the call was refused. */
+/* More edges of a call of the item that was put last, behind those it has: a call may cut more
+ * parts than its caller wants to hold at once. Nothing when that put was stale or the call was
+ * refused. */
 RF_MUST_USE enum rf_status rf_sink_put_parts(struct rf_sink *sink, uint16_t mapper,
                                              const struct rf_sink_part *parts, size_t count,
                                              struct rf_error *err);
@@ -190,7 +192,8 @@ RF_MUST_USE enum rf_status rf_sink_commit(struct rf_sink *sink, const char *to,
                                           struct rf_error *err);
 void rf_sink_rollback(struct rf_sink *sink);
 
-/* Whether an edge of the lane already reaches this part: it was mapped then, with its rows stored. */
+/* Whether an edge of the lane already reaches this part: it was mapped then, with its rows
+ * stored. */
 RF_MUST_USE enum rf_status rf_sink_has_part(struct rf_sink *sink, uint32_t lane, const char *key,
                                             bool *out, struct rf_error *err);
 
@@ -255,8 +258,8 @@ struct rf_dead_letter {
 
 /* Visit the live lane's dead letters in order of item and mapper. */
 RF_MUST_USE enum rf_status rf_sink_dead_letters(struct rf_sink *sink,
-                                                enum rf_status (*visit)(void *user,
-                                                                        const struct rf_dead_letter *),
+                                                enum rf_status (*visit)(
+                                                    void *user, const struct rf_dead_letter *),
                                                 void *user, struct rf_error *err);
 
 /* Turn dead letters of the live lane into ready parks: all, of one mapper, of one item (NULL: any).

@@ -2,8 +2,8 @@
  * sink_ops.h - what a backend of sinks is made of
  *
  * A backend is one constant table, named in the array of sink.c and found by the scheme of its URL
- * ("sqlite:PATH"). sink.c asserts the contract of sink.h and query.h and dispatches; a backend knows
- * of no other. Every function is there; `rest` is the URL behind the colon.
+ * ("sqlite:PATH"). sink.c asserts the contract of sink.h and query.h and dispatches; a backend
+ * knows of no other. Every function is there; `rest` is the URL behind the colon.
  */
 #ifndef RF_SINKS_SINK_OPS_H
 #define RF_SINKS_SINK_OPS_H
@@ -18,7 +18,7 @@ struct rf_sink_ops;
 struct rf_sink {
     const struct rf_sink_ops *ops;
     bool write;      /* opened for writing */
-    bool batch_open; /* between begin and commit or rollback; a failure that rolled back clears it */
+    bool batch_open; /* from begin to commit or rollback, also by a failure */
 };
 
 struct rf_sink_ops {

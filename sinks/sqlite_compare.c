@@ -2,16 +2,17 @@
  * sqlite_compare.c - whether an index is what its rebuild is
  *
  * Everything the live lane says is laid out as streams of canonical rows in a fixed order: no
- * surrogate ids, times of mapping, attempts or reasons. Two indexes are compared by walking the same
- * stream in both; a digest is a hash over the streams of one. Deleted items are compared by sequence
- * alone, because a rebuild never sees their bytes; needs of a parked item by what is missing.
+ * surrogate ids, times of mapping, attempts or reasons. Two indexes are compared by walking the
+ * same stream in both; a digest is a hash over the streams of one. Deleted items are compared by
+ * sequence alone, because a rebuild never sees their bytes; needs of a parked item by what is
+ * missing.
  *
- * Dead letters of class limit depend on the machine: an item and mapper that have one on either side
- * are left out on both, with the parts below them.
+ * Dead letters of class limit depend on the machine: an item and mapper that have one on either
+ * side are left out on both, with the parts below them.
  *
  * The full-text index holds tokens of rows by surrogate id, so it is compared with the rows of its
- * own index, which were compared before: per row, a sum over hash(token, column, offset), counted up
- * from the text by FTS5's own tokenizer and down from what fts5vocab finds in the index.
+ * own index, which were compared before: per row, a sum over hash(token, column, offset), counted
+ * up from the text by FTS5's own tokenizer and down from what fts5vocab finds in the index.
  */
 #include "sinks/sink_sqlite.h"
 

@@ -6,12 +6,12 @@
  *                     building --drop--> dropping --> gone
  *
  * A swap keeps the live lane's id and position and moves mappers into it: everything but the mapper
- * tables hangs on refuge_lane_mappers.id, so re-stamping one row per mapper carries its edges, needs,
- * parks and dead letters over, and those of the mappers it replaces are deleted by one statement a
- * table. Mapper tables change place by renames under legacy_alter_table (else a rename would rewrite
- * every view that names the table); all of it is one transaction, so readers see the old lane whole
- * or the new one whole. A mapper that ran along for its edges only loses them: they equal the live
- * ones. Parts that only a replaced mapper reached are removed last.
+ * tables hangs on refuge_lane_mappers.id, so re-stamping one row per mapper carries its edges,
+ * needs, parks and dead letters over, and those of the mappers it replaces are deleted by one
+ * statement a table. Mapper tables change place by renames under legacy_alter_table (else a rename
+ * would rewrite every view that names the table); all of it is one transaction, so readers see the
+ * old lane whole or the new one whole. A mapper that ran along for its edges only loses them: they
+ * equal the live ones. Parts that only a replaced mapper reached are removed last.
  *
  * A drop may be large, so it goes in steps and is taken up again at the next opening.
  */
@@ -787,9 +787,9 @@ static enum rf_status drop_tables(struct rf_sqlite *sink, uint32_t id, struct rf
 /* WITHOUT ROWID tables are cut by their key, in slices. */
 static enum rf_status drop_owned(struct rf_sqlite *sink, uint32_t id, struct rf_error *err)
 {
-    static const char *const keys[OWNED_COUNT] = {"mapper, blob, n", "mapper, blob",
-                                                  "mapper, blob",    "mapper, blob, n, \"column\", kind",
-                                                  "mapper, name",    "mapper, parent, n"};
+    static const char *const keys[OWNED_COUNT] = {
+        "mapper, blob, n", "mapper, blob", "mapper, blob", "mapper, blob, n, \"column\", kind",
+        "mapper, name", "mapper, parent, n"};
     enum rf_status status = RF_OK;
 
     for (size_t i = 0; !status && i < OWNED_COUNT; i++) {

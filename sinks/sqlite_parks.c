@@ -290,7 +290,8 @@ enum rf_status rf_sqlite_counts(struct rf_sink *base, uint32_t id, struct rf_sin
     enum rf_status status = rf_sqlite_lane_get(sink, id, &lane, err);
 
     if (!status)
-        status = rf_db_int(&sink->db, &items, 0, err, "SELECT count(*) FROM blobs WHERE deleted = 0");
+        status = rf_db_int(&sink->db, &items, 0, err,
+                           "SELECT count(*) FROM blobs WHERE deleted = 0");
     counts.items = (uint64_t)items;
     if (!status)
         status = count_rows(sink, lane, &counts.rows, err);

@@ -4,15 +4,17 @@
  * People and stock tools (sqlite3, Datasette) read these tables, so they carry comments and real
  * types. A mapper table is
  *
- *   CREATE TABLE "mail"(id INTEGER PRIMARY KEY, blob -> blobs.id, n, declared columns..., UNIQUE(blob, n))
+ *   CREATE TABLE "mail"(id INTEGER PRIMARY KEY, blob -> blobs.id, n, declared columns...,
+ *     UNIQUE(blob, n))
  *   CREATE VIRTUAL TABLE "mail_fts" USING fts5(search columns..., grams, content="mail", ...)
  *
- * in the live lane, and "mail@2", "mail_fts@2" in lane 2 until it is swapped in. The full-text table
- * names the live table as its content from the start, because a rename cannot change that; FTS5
- * reads the content table only for queries and snippets, which ask the live lane. It is written
- * explicitly, row by row: a trigger would open a savepoint per row, which makes FTS5 three times as
- * slow. `grams` holds 1- to 3-grams of scripts without spaces (grams.h); in the content table it is a
- * generated null, so that FTS5 finds a column of this name and nothing is stored twice.
+ * in the live lane, and "mail@2", "mail_fts@2" in lane 2 until it is swapped in. The full-text
+ * table names the live table as its content from the start, because a rename cannot change that;
+ * FTS5 reads the content table only for queries and snippets, which ask the live lane. It is
+ * written explicitly, row by row: a trigger would open a savepoint per row, which makes FTS5 three
+ * times as slow. `grams` holds 1- to 3-grams of scripts without spaces (grams.h); in the content
+ * table it is a generated null, so that FTS5 finds a column of this name and nothing is stored
+ * twice.
  *
  * Types: int, bool INTEGER; float REAL; text, json, blobref TEXT; time TEXT
  * "YYYY-MM-DDThh:mm:ss.ffffffZ" and <column>_offset INTEGER, minutes east, null unknown.
@@ -231,8 +233,8 @@ static enum rf_status make_content(struct rf_db *db, const struct rf_table *tabl
     return status;
 }
 
-/* Facet and time columns one by one, then what was declared. An index keeps its name through a swap,
- * so the lane's number is always in it. */
+/* Facet and time columns one by one, then what was declared. An index keeps its name through a
+ * swap, so the lane's number is always in it. */
 static enum rf_status make_indexes(struct rf_db *db, const struct rf_table *table,
                                    const char *name, uint32_t lane, struct rf_error *err)
 {
@@ -298,7 +300,8 @@ enum rf_status rf_sqlite_make_table(struct rf_db *db, const struct rf_table *tab
     return status;
 }
 
-/* Newest by the named column or the item's timestamp; ties by sequence, item, then order of rows. */
+/* Newest by the named column or the item's timestamp; ties by sequence, item, then order of
+ * rows. */
 enum rf_status rf_sqlite_make_view(struct rf_db *db, const struct rf_table *table,
                                    struct rf_error *err)
 {

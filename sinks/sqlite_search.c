@@ -1,10 +1,10 @@
 /*
  * sqlite_search.c - words in, hits out, over every full-text table of the live lane
  *
- * The line is cut into terms, each term into pieces by the scanner that made the grams (grams.h), and
- * an FTS5 expression is put together from letters and digits only, each piece in double quotes: what
- * FTS5 would take for syntax never reaches it. Pieces of other scripts that follow each other are a
- * phrase; a run of a script with grams is looked for in the column `grams`.
+ * The line is cut into terms, each term into pieces by the scanner that made the grams (grams.h),
+ * and an FTS5 expression is put together from letters and digits only, each piece in double quotes:
+ * what FTS5 would take for syntax never reaches it. Pieces of other scripts that follow each other
+ * are a phrase; a run of a script with grams is looked for in the column `grams`.
  *
  * Ranks are bm25 within each table, merged as they are.
  */

@@ -35,8 +35,8 @@ static int authorize(void *user, int action, const char *first, const char *seco
     case SQLITE_FUNCTION:
         return second && strcmp(second, "load_extension") == 0 ? SQLITE_DENY : SQLITE_OK;
     case SQLITE_UPDATE:
-        /* What FTS5 says of its columns when it is connected is asked about in this form; a person's
-         * UPDATE of it fails at the other fences. */
+        /* What FTS5 says of its columns when it is connected is asked about in this form; a
+         * person's UPDATE of it fails at the other fences. */
         return first && strcmp(first, "sqlite_master") == 0 ? SQLITE_OK : SQLITE_DENY;
     case SQLITE_PRAGMA:
         for (size_t i = 0; i < sizeof pragmas / sizeof *pragmas; i++)

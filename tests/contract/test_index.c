@@ -335,7 +335,9 @@ static void a_part_lives_while_something_reaches_it(void **state)
     home_open(&home);
     set_mapper(&home, 0, "notes", notes_v1);
     set_mapper(&home, 1, "lines", lines);
-    put(&home, "#lines\n{\"title\":\"a\",\"n\":1}\n{\"title\":\"b\",\"n\":2}\n{\"title\":\"a\",\"n\":1}\n",
+    put(&home,
+        "#lines\n{\"title\":\"a\",\"n\":1}\n{\"title\":\"b\",\"n\":2}\n"
+        "{\"title\":\"a\",\"n\":1}\n",
         &first);
     put(&home, "#lines\n{\"title\":\"b\",\"n\":2}\n{\"title\":\"c\",\"n\":4}\n", &second);
     run(&home);
@@ -469,8 +471,8 @@ static void rebuild_gives_the_same(void **state)
     for (int i = 0; i < 30; i++) {
         char text[200];
 
-        snprintf(text, sizeof text, "#lines\n{\"title\":\"t%d\",\"n\":%d}\n{\"title\":\"x\",\"n\":5}",
-                 i, i);
+        snprintf(text, sizeof text,
+                 "#lines\n{\"title\":\"t%d\",\"n\":%d}\n{\"title\":\"x\",\"n\":5}", i, i);
         put(&home, text, &ref);
     }
     run(&home);
@@ -508,7 +510,8 @@ static void document(int k, char out[400])
     if (k % 2 == 0)
         snprintf(out, 400, "{\"title\":\"note %d\",\"n\":%d}", k, k);
     else
-        snprintf(out, 400, "#lines\n{\"title\":\"note %d\",\"n\":%d}\n{\"title\":\"part %d\",\"n\":%d}\n",
+        snprintf(out, 400,
+                 "#lines\n{\"title\":\"note %d\",\"n\":%d}\n{\"title\":\"part %d\",\"n\":%d}\n",
                  k - 1, k - 1, k / 4, 100 + k / 4);
 }
 

@@ -619,8 +619,9 @@ static void a_splitter_may_run_along_for_its_edges(void **state)
 
 static void names_must_not_clash(void **state)
 {
-    static const char thief[] = "{\"name\":\"thief\",\"version\":\"1\",\"on\":[\"blob\"],\"tables\":"
-                                "[{\"name\":\"note\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]}]}";
+    static const char thief[] =
+        "{\"name\":\"thief\",\"version\":\"1\",\"on\":[\"blob\"],\"tables\":"
+        "[{\"name\":\"note\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]}]}";
     static const char shadow[] =
         "{\"name\":\"shadow\",\"version\":\"1\",\"on\":[\"blob\"],\"tables\":"
         "[{\"name\":\"note_fts\",\"columns\":[{\"name\":\"x\",\"type\":\"int\"}]}]}";

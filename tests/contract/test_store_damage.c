@@ -2,7 +2,8 @@
  * test_store_damage.c - the store on disk after crashes, lost files and flipped bits
  *
  * What counts: a get never serves wrong bytes, what was acknowledged and is not itself damaged is
- * there, verify names what is damaged, and everything but log and large payloads makes itself again.
+ * there, verify names what is damaged, and everything but log and large payloads makes itself
+ * again.
  */
 #include <setjmp.h>
 #include <stdarg.h>

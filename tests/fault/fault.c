@@ -18,9 +18,9 @@
  *
  * Operations run one at a time under one lock, so the journal's order is the order of effects. A
  * process that never opens a file under the folder (a jailed mapper) makes no system call because
- * of this library, and no descriptor is kept open by it. Stores through mmap are invisible; replay.py
- * knows which files those are. Calls that stdio makes inside libc are invisible too; the harness
- * detects them, because then the journal does not reproduce the folder.
+ * of this library, and no descriptor is kept open by it. Stores through mmap are invisible;
+ * replay.py knows which files those are. Calls that stdio makes inside libc are invisible too; the
+ * harness detects them, because then the journal does not reproduce the folder.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -550,12 +550,14 @@ static void damage(const char *sql, const char *const *words)
 static void compare_names_every_damage(void **state)
 {
     (void)state;
-    DAMAGE("INSERT INTO mail_fts(mail_fts, rowid, subject, body) SELECT 'delete', id, subject, body "
+    DAMAGE("INSERT INTO mail_fts(mail_fts, rowid, subject, body) "
+           "SELECT 'delete', id, subject, body "
            "FROM mail WHERE blob = " M2 "; DELETE FROM mail WHERE blob = " M2,
            "table 'mail', item 'sha256-", "n 0: is missing");
     DAMAGE("INSERT INTO mail(blob, n, subject) SELECT blob, 7, subject FROM mail WHERE blob = " M2,
            "n 7: should not be there");
-    DAMAGE("PRAGMA legacy_alter_table=ON; CREATE TABLE copy AS SELECT * FROM mail; DROP TABLE mail; ALTER TABLE copy RENAME TO "
+    DAMAGE("PRAGMA legacy_alter_table=ON; CREATE TABLE copy AS SELECT * FROM mail; "
+           "DROP TABLE mail; ALTER TABLE copy RENAME TO "
            "mail; INSERT INTO mail SELECT id + 100, blob, n, subject, body, folder, sent, "
            "sent_offset, size, grams FROM mail WHERE blob = " M2,
            "n 0: is there twice");
@@ -563,7 +565,8 @@ static void compare_names_every_damage(void **state)
            "column 'folder': is 'spam', should be 'inbox'");
     DAMAGE("UPDATE mail SET sent_offset = NULL WHERE blob = " M2,
            "column 'sent_offset': is null, should be 60");
-    DAMAGE("INSERT INTO mail_fts(mail_fts, rowid, subject, body) SELECT 'delete', id, subject, body "
+    DAMAGE("INSERT INTO mail_fts(mail_fts, rowid, subject, body) "
+           "SELECT 'delete', id, subject, body "
            "FROM mail WHERE blob = " M2,
            "table 'mail', item 'sha256-", "full-text entry is not that of its text");
     DAMAGE("INSERT INTO mail_fts(rowid, subject) SELECT id, 'weasel' FROM mail WHERE blob = " M2,
