@@ -27,12 +27,12 @@ static const char secret[] = "canary-7d1f3c2a9b";
 static const char good_body[] =
     "local seen = {} for k, v in pairs({b = 2, a = 1, c = 3}) do seen[#seen + 1] = k .. v end "
     "local ok, why = pcall(error, {code = 7}) "
-    "local s = ('%s|%s|%s|%d|%s'):format(table.concat(seen, ','), ('x'):rep(3):upper(), "
+    "local s = ('%s|%s|%s|%d|%s'):format(table.concat(seen, ','), ('y'):rep(3):upper(), "
     "refuge.json.encode({1, 'two'}), select('#', 1, 2), tostring(1.5)) "
     "if ok or why.code ~= 7 or rawget(string, 'seen') or tostring(nil) ~= 'nil' or refuge[1] or "
     "string[1] or table[1] then s = 'bad' end "
     "row{word = s .. '|' .. blob:content(), num = math.floor(2.5) + #blob:sub(1, 2)}";
-static const char good_word[] = "a1,b2,c3|XXX|[1,\"two\"]|2|1.5|good";
+static const char good_word[] = "a1,b2,c3|YYY|[1,\"two\"]|2|1.5|good";
 
 struct world {
     struct folder folder;
