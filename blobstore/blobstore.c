@@ -9,7 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -108,37 +108,24 @@ void rf_store_submit(struct rf_store *store, struct rf_act *act)
     store->ops->submit(store, act);
 }
 
-struct wait {
-    pthread_mutex_t lock;
-    pthread_cond_t answered;
-    bool done;
-};
-
 static void wake(struct rf_act *act)
 {
-    struct wait *wait = act->user;
-
-    pthread_mutex_lock(&wait->lock);
-    wait->done = true;
-    pthread_cond_signal(&wait->answered);
-    pthread_mutex_unlock(&wait->lock);
+    sem_post(act->user);
 }
 
 /* Submit and sleep until it is answered. */
 static enum rf_status act_and_wait(struct rf_store *store, struct rf_act *act,
                                    enum rf_put_outcome *outcome, struct rf_error *err)
 {
-    struct wait wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .answered = PTHREAD_COND_INITIALIZER};
+    sem_t answered;
 
+    sem_init(&answered, 0, 0);
     act->done = wake;
-    act->user = &wait; /* cppcheck-suppress autoVariables - answered before we return */
+    act->user = &answered; /* cppcheck-suppress autoVariables - answered before we return */
     rf_store_submit(store, act);
-    pthread_mutex_lock(&wait.lock);
-    while (!wait.done)
-        pthread_cond_wait(&wait.answered, &wait.lock);
-    pthread_mutex_unlock(&wait.lock);
-    pthread_mutex_destroy(&wait.lock);
-    pthread_cond_destroy(&wait.answered);
+    while (sem_wait(&answered) != 0) /* interrupted by a signal */
+        ;
+    sem_destroy(&answered);
     if (act->status != RF_OK)
         return rf_error_set(err, act->status, "%s", act->error.message);
     if (outcome)

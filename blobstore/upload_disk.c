@@ -5,6 +5,7 @@
  * its record is written. So one upload at a time commits a ref; another waits and then finds the
  * blob there. A delete meanwhile changes nothing: the blob is absent until the record is in.
  */
+#include <semaphore.h>
 #include <stdlib.h>
 
 #include "blobstore/disk.h"
@@ -83,20 +84,9 @@ static void release_ref(struct rf_disk *disk, struct rf_claim *claim)
     pthread_mutex_unlock(&disk->claim_lock);
 }
 
-struct wait {
-    pthread_mutex_t lock;
-    pthread_cond_t answered;
-    bool done;
-};
-
 static void wake(struct rf_act *act)
 {
-    struct wait *wait = act->user;
-
-    pthread_mutex_lock(&wait->lock);
-    wait->done = true;
-    pthread_cond_signal(&wait->answered);
-    pthread_mutex_unlock(&wait->lock);
+    sem_post(act->user);
 }
 
 /* Append the record of a payload that is durable in its file, or of nothing but a lift. */
@@ -104,19 +94,17 @@ static enum rf_status append_record(struct rf_disk *disk, const struct rf_blobre
                                     uint64_t size, uint32_t life, bool part,
                                     enum rf_put_outcome *outcome, struct rf_error *err)
 {
-    struct wait wait = {.lock = PTHREAD_MUTEX_INITIALIZER, .answered = PTHREAD_COND_INITIALIZER};
-    struct rf_act act = {.ref = *ref, .part = part, .done = wake, .user = &wait};
+    sem_t answered;
+    struct rf_act act = {.ref = *ref, .part = part, .done = wake, .user = &answered};
 
+    sem_init(&answered, 0, 0);
     act.own.large = true;
     act.own.large_life = life;
     act.own.size = size;
     rf_committer_submit(disk->committer, &act);
-    pthread_mutex_lock(&wait.lock);
-    while (!wait.done)
-        pthread_cond_wait(&wait.answered, &wait.lock);
-    pthread_mutex_unlock(&wait.lock);
-    pthread_mutex_destroy(&wait.lock);
-    pthread_cond_destroy(&wait.answered);
+    while (sem_wait(&answered) != 0) /* interrupted by a signal */
+        ;
+    sem_destroy(&answered);
     if (act.status != RF_OK)
         return rf_error_set(err, act.status, "%s", act.error.message);
     *outcome = act.outcome;
