@@ -8,7 +8,8 @@
 material=$tmp/material
 mkdir "$material"
 cat >"$material/people.json" <<'JSON'
-[{"name": "Ada", "town": "London"}, {"name": "Grace", "town": "New York"}, {"name": "Edsger", "town": "Nuenen"}]
+[{"name": "Ada", "town": "London"}, {"name": "Grace", "town": "New York"},
+ {"name": "Edsger", "town": "Nuenen"}]
 JSON
 printf 'name,words\r\none,"harbour, lantern"\r\ntwo,meadow\r\n' >"$material/table.csv"
 printf '{"kind": "poison", "id": "bad"}' >"$material/poison.json"
