@@ -948,7 +948,7 @@ static void random_histories_match_the_model(void **state)
     print_message("REFUGE_TEST_SEED=%u\n", seed);
     for (int i = 0; i < MODEL_BLOBS; i++) {
         size_t size = i == 0 ? 0 : i < 4 ? (1u << 20) + draw(&at, 300000)
-                      : i < 10 ? draw(&at, 1u << 18) : draw(&at, 3000);
+                      : 16 + (i < 10 ? draw(&at, 1u << 18) : draw(&at, 3000)); /* all differ */
         model->blobs[i].size = size;
         model->blobs[i].data = noise(size + 1, (unsigned)i * 77 + 1);
         rf_blobref_of(&model->blobs[i].ref, rf_bytes(model->blobs[i].data, size));
