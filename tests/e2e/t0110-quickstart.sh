@@ -25,7 +25,8 @@ ok "what was there stays ($before, then $after items)" [ "$after" -gt "$before" 
 
 # Every line it said it typed can be typed again.
 sed -n "s/^\$ \(.* \(sql\|search\) .*\)/\1/p" "$out" | head -n 1 >"$tmp/again"
-ok "a printed question can be asked again" sh "$tmp/again" >/dev/null
+run sh "$tmp/again"
+status_is "a printed question can be asked again" 0
 run "$source_dir/scripts/quickstart" "$tmp/nowhere"
 status_is "a folder that is not there is an error" 1
 err_has "it is named" "$tmp/nowhere"
