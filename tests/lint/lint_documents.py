@@ -69,8 +69,9 @@ def safeguards():
     for path in tree.files(".c", ".h"):
         if tree.room(path) in tree.ROOMS and not path.startswith("core/control."):
             named |= set(re.findall(r'RF_SAFEGUARD\("([^"]+)"\)', tree.text(path)))
-    listed = set(re.findall(r"^\| `([a-z0-9-]+)` \|", tree.text("tests/README.md"), re.M)) \
-        if os.path.exists(os.path.join(tree.TOP, "tests/README.md")) else set()
+    # The tables of safeguards stand behind their heading; other tables name other things.
+    text = tree.text("tests/README.md")
+    listed = set(re.findall(r"^\| `([a-z0-9-]+)` \|", text[text.index("safeguard"):], re.M))
     tap.ok(named == listed, "tests/README.md lists the safeguards of the code",
            ["not listed: " + name for name in sorted(named - listed)] +
            ["not in the code: " + name for name in sorted(listed - named)])
