@@ -372,24 +372,25 @@ static enum rf_status set_pragmas(struct rf_db *db, enum rf_db_mode mode, uint64
                                   bool fresh, struct rf_error *err)
 {
     long long cache = cache_bytes ? (long long)(cache_bytes / 1024) : READER_CACHE_KIB;
-    enum rf_status status;
+    enum rf_status status = RF_OK;
 
-    status = rf_db_exec(db, err, "PRAGMA cache_size=-%lld; PRAGMA cell_size_check=ON;", cache);
+    /* The size of pages first: SQLite counts the cache in pages, and keeps the number when their
+     * size changes; the cache would be four times as large as it was told. */
+    if (fresh && mode != RF_DB_SCRATCH && mode != RF_DB_READ)
+        status = rf_db_exec(db, err, "PRAGMA page_size=16384");
+    if (!status)
+        status = rf_db_exec(db, err, "PRAGMA cache_size=-%lld; PRAGMA cell_size_check=ON;", cache);
     if (status || mode == RF_DB_SCRATCH)
         return status;
     if (mode == RF_DB_READ)
         return rf_db_exec(db, err, "PRAGMA query_only=ON");
-    if (fresh)
-        status = rf_db_exec(db, err, "PRAGMA page_size=16384");
-    if (!status)
-        /* Debian builds with SECURE_DELETE, which zeroes every freed page: dropping a lane would
-         * write it all once more. FAST clears what costs no further write. */
-        status = rf_db_exec(db, err,
-                            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-                            "PRAGMA secure_delete=FAST; PRAGMA foreign_keys=OFF;"
-                            "PRAGMA journal_size_limit=%d; PRAGMA wal_autocheckpoint=2000;",
-                            WAL_LIMIT);
-    return status;
+    /* Debian builds with SECURE_DELETE, which zeroes every freed page: dropping a lane would write
+     * it all once more. FAST clears what costs no further write. */
+    return rf_db_exec(db, err,
+                      "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+                      "PRAGMA secure_delete=FAST; PRAGMA foreign_keys=OFF;"
+                      "PRAGMA journal_size_limit=%d; PRAGMA wal_autocheckpoint=2000;",
+                      WAL_LIMIT);
 }
 
 enum rf_status rf_db_open(struct rf_db *db, const char *path, enum rf_db_mode mode,

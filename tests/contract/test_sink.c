@@ -8,6 +8,7 @@
 #include "tests/sink_fixture.h"
 
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -661,6 +662,49 @@ static void one_process_writes(void **state)
     CHECK_STATUS(rf_sink_open(&second, "oracle:x", &options, &err), RF_UNSUPPORTED);
 }
 
+/* 16 MB of rows in one batch through a cache of 2 MiB, in a new index: what SQLite then holds. */
+static void the_cache_is_as_large_as_told(void **state)
+{
+    struct rf_sink_options options = {.create = true, .write = true, .cache_bytes = 2 << 20,
+                                      .writer_token = 7};
+    static char text[8000];
+    sqlite3_int64 before, held;
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    rf_sink_close(f.sink);
+    CHECK(rf_sink_erase(f.url, &err));
+    before = sqlite3_memory_used();
+    CHECK(rf_sink_open(&f.sink, f.url, &options, &err));
+    lane = begin_one(&f, links_v1, true);
+    memset(text, 'x', sizeof text - 1);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    for (uint64_t seq = 1; seq <= 2000; seq++) {
+        struct rf_value value = text_value(text);
+        struct rf_sink_item item;
+        struct rf_sink_call call = {.outcome = RF_SINK_ROWS, .attempts = 1};
+        struct rf_buf buf;
+        char name[24];
+        snprintf(name, sizeof name, "blob %llu", (unsigned long long)seq);
+        item = blob_item(&f.arena, name, seq);
+        rf_buf_init(&buf, 1 << 16);
+        rf_row_begin(&buf, 0, 1);
+        rf_row_put(&buf, &value);
+        call.output = rf_buf_bytes(&buf);
+        item.calls = &call;
+        item.call_count = 1;
+        put(f.sink, &item);
+        rf_buf_release(&buf);
+    }
+    CHECK(rf_sink_commit(f.sink, "2000", &err));
+    held = sqlite3_memory_used() - before;
+    if (held > 4 << 20)
+        fail_msg("a cache of 2 MiB holds %lld bytes", (long long)held);
+    fixture_release(&f);
+}
+
 static void a_full_disk_stores_nothing_of_the_batch(void **state)
 {
     struct rlimit before, small;
@@ -1205,6 +1249,7 @@ int main(void)
         cmocka_unit_test(a_splitter_may_run_along_for_its_edges),
         cmocka_unit_test(names_must_not_clash),
         cmocka_unit_test(one_process_writes),
+        cmocka_unit_test(the_cache_is_as_large_as_told),
         cmocka_unit_test(a_full_disk_stores_nothing_of_the_batch),
         cmocka_unit_test(random_histories_end_as_the_model_says),
     };
