@@ -337,7 +337,8 @@ void bench_open(struct bench *bench, const char *name, int *argc, char **argv)
         bench->rounds = bench->quick ? 1 : 5;
     if (bench->rounds > ROUNDS_MAX)
         bench_die("at most %d rounds", ROUNDS_MAX);
-    snprintf(bench->dir, sizeof bench->dir, "%s/bench-%s.XXXXXX", base ? base : ".", name);
+    snprintf(bench->dir, sizeof bench->dir, "%s/bench-%s.XXXXXX", base ? base : RF_BINARY_DIR,
+             name);
     if (!mkdtemp(bench->dir))
         bench_die("cannot make '%s': %s", bench->dir, strerror(errno));
     if (bench->json)

@@ -65,7 +65,7 @@ struct bench {
 /*
  * Options: --quick, --json (to stdout, no table), --json=FILE (and the table), --rounds=N,
  * --count=N, --dir=PATH (where the working folder is made; else $REFUGE_BENCH_DIR, else the
- * current folder). argv is shifted: what is no option of these stays, *argc counts it.
+ * build folder). argv is shifted: what is no option of these stays, *argc counts it.
  */
 void bench_open(struct bench *bench, const char *name, int *argc, char **argv);
 int bench_close(struct bench *bench); /* the exit status */
