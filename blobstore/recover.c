@@ -220,13 +220,14 @@ static void pass_damaged_end(struct recovery *r)
 {
     uint64_t seq = r->covered;
 
-    if (r->has_head && r->head.seq >= seq) {
+    if (r->has_head && r->head.seq >= seq)
         seq = r->head.seq;
+    if (r->point.next_seq > seq)
+        return; /* all of it was read, and counted */
+    if (r->has_head && r->head.seq == seq) {
         r->point.blobs = r->head.blobs;
         r->point.bytes = r->head.bytes;
     }
-    if (r->point.next_seq > seq)
-        return;
     if (r->has_head && r->head.seq == seq) {
         r->point.chain = r->head.chain;
         r->point.end = r->head.segment_end;

@@ -99,7 +99,8 @@ struct rf_out {
     bool json, quiet;
     bool terminal;     /* stdout is one */
     bool colour;
-    bool closed;       /* the reader of stdout went away: end quietly */
+    bool closed;       /* stdout takes no more: end; quietly when its reader went away */
+    int failed;        /* errno of that */
     struct rf_buf line;    /* the object being written */
     struct rf_buf summary; /* members of the summary so far */
 };

@@ -354,18 +354,26 @@ int cmd_index_list(struct rf_cli *cli)
 
 static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
 {
+    struct rf_sink_options how = {.write = true};
     struct rf_error err = {0};
-    struct rf_sink *sink;
+    struct rf_sink *sink = NULL;
     int code;
 
     if (rf_args_flag(&cli->args, "dry-run")) {
         rf_say(cli, "would remove '%s'", index->path);
         return RF_EXIT_OK;
     }
-    sink = rf_index_home_sink(cli, index, true, &code); /* its lock: nobody writes it */
-    if (!sink)
-        return code;
-    rf_sink_close(sink);
+    if (rf_sink_open(&sink, index->url, &how, &err) == RF_CORRUPT) {
+        rf_say(cli, "%s", err.message); /* what cannot be read may go all the same */
+        rf_error_clear(&err);
+    } else {
+        rf_sink_close(sink);
+        rf_error_clear(&err);
+        sink = rf_index_home_sink(cli, index, true, &code); /* its lock: nobody writes it */
+        if (!sink)
+            return code;
+        rf_sink_close(sink);
+    }
     (void)unlink(index->metadata_path);
     if (rf_sink_erase(index->url, &err))
         return rf_fail(cli, &err);

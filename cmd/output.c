@@ -188,6 +188,7 @@ static bool write_stdout(struct rf_out *out, const void *data, size_t size)
     if (fwrite(data, 1, size, out->file) == size)
         return true;
     out->closed = true;
+    out->failed = errno;
     return false;
 }
 
@@ -243,8 +244,10 @@ void rf_out_printf(struct rf_cli *cli, const char *format, ...)
         return;
     make_way(cli);
     va_start(args, format);
-    if (vfprintf(cli->out.file, format, args) < 0)
+    if (vfprintf(cli->out.file, format, args) < 0) {
         cli->out.closed = true;
+        cli->out.failed = errno;
+    }
     va_end(args);
 }
 

@@ -100,6 +100,8 @@ static int flush_stdout(struct rf_cli *cli, int code)
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return code;
+    if (cli->out.failed)
+        errno = cli->out.failed;
     if (errno == EPIPE || errno == 0)
         return code;
     rf_warn(cli, "cannot write to standard output: %s", strerror(errno));

@@ -122,7 +122,7 @@ static const char schema[] =
     "  \"table\" TEXT NOT NULL,\n"
     "  \"column\" TEXT NOT NULL,\n"
     "  kind TEXT NOT NULL, -- utf8, nul, long, year or float\n"
-    "  PRIMARY KEY(mapper, blob, n, \"column\", kind)) WITHOUT ROWID;\n"
+    "  PRIMARY KEY(mapper, blob, n, \"table\", \"column\", kind)) WITHOUT ROWID;\n"
 
     "CREATE TABLE refuge_facts(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;\n"
 

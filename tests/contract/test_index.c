@@ -259,6 +259,10 @@ static void rows_follow_puts_and_deletes(void **state)
     run(&home);
     assert_int_equal(number(&home, "select num from notes where title = 'note 3'"), 3);
     verify(&home);
+    put(&home, "{\"title\":\"cut \\u0000 here\",\"n\":1}", &refs[0]); /* a value that is cleaned */
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from refuge_cuts"), 1);
+    verify(&home);
     home_close(&home);
 }
 
