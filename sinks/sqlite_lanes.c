@@ -788,8 +788,9 @@ static enum rf_status drop_tables(struct rf_sqlite *sink, uint32_t id, struct rf
 static enum rf_status drop_owned(struct rf_sqlite *sink, uint32_t id, struct rf_error *err)
 {
     static const char *const keys[OWNED_COUNT] = {
-        "mapper, blob, n", "mapper, blob", "mapper, blob", "mapper, blob, n, \"table\", \"column\", kind",
-        "mapper, name", "mapper, parent, n"};
+        "mapper, blob, n", "mapper, blob",
+        "mapper, blob",    "mapper, blob, n, \"table\", \"column\", kind",
+        "mapper, name",    "mapper, parent, n"};
     enum rf_status status = RF_OK;
 
     for (size_t i = 0; !status && i < OWNED_COUNT; i++) {
