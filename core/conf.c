@@ -193,7 +193,7 @@ static enum rf_status take_escape(struct lua *lua, uint8_t *out, size_t *size)
         out[(*size)++] = (uint8_t)c;
         pass(lua);
     } else if (c == 'x' && hex_value(peek(lua, 1)) >= 0 && hex_value(peek(lua, 2)) >= 0) {
-        out[(*size)++] = (uint8_t)(hex_value(peek(lua, 1)) << 4 | hex_value(peek(lua, 2)));
+        out[(*size)++] = (uint8_t)(hex_value(peek(lua, 1)) * 16 + hex_value(peek(lua, 2)));
         lua->p += 3;
     } else if (c == 'u' && peek(lua, 1) == '{') {
         return take_code(lua, out, size);
@@ -918,7 +918,7 @@ enum rf_status rf_conf_check(const struct rf_conf *conf, const struct rf_section
     enum rf_status status;
     size_t count = 0, at;
 
-    for (; sections[count].name && count < NAMES_MAX; count++)
+    for (; count < NAMES_MAX && sections[count].name; count++)
         names[count] = sections[count].name;
     for (size_t i = 0; i < conf->root->count; i++) {
         const struct rf_json *value = &conf->root->items[i];

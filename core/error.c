@@ -59,7 +59,7 @@ static void set_message(struct rf_error *err, enum rf_status status, const char 
     err->status = status;
 }
 
-enum rf_status rf_error_set(struct rf_error *err, enum rf_status status, const char *format, ...)
+enum rf_status (rf_error_set)(struct rf_error *err, enum rf_status status, const char *format, ...)
 {
     va_list args;
 
@@ -71,7 +71,7 @@ enum rf_status rf_error_set(struct rf_error *err, enum rf_status status, const c
     return status;
 }
 
-enum rf_status rf_error_errno(struct rf_error *err, enum rf_status status, int errnum,
+enum rf_status (rf_error_errno)(struct rf_error *err, enum rf_status status, int errnum,
                               const char *format, ...)
 {
     va_list args;

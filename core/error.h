@@ -55,6 +55,13 @@ enum rf_status rf_error_set(struct rf_error *err, enum rf_status status, const c
 enum rf_status rf_error_errno(struct rf_error *err, enum rf_status status, int errnum,
                               const char *format, ...) RF_PRINTF(4, 5);
 
+/* They return the status they are given, which the static analyzer cannot see from here. */
+#ifdef __clang_analyzer__
+#define rf_error_set(err, status, ...) (rf_error_set(err, status, __VA_ARGS__), (status))
+#define rf_error_errno(err, status, errnum, ...)                                                   \
+    (rf_error_errno(err, status, errnum, __VA_ARGS__), (status))
+#endif
+
 /* Put words in front of the cause already held: "<words>: <cause>". Returns err's status. */
 enum rf_status rf_error_context(struct rf_error *err, enum rf_status status, const char *format,
                                 ...) RF_PRINTF(3, 4);

@@ -249,6 +249,7 @@ enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_store *store,
         status = make_schema(unit, store, bytes, err);
     } else {
         unit->owned = must(malloc(bytes.size ? bytes.size : 1));
+        assert(bytes.data || bytes.size == 0);
         if (bytes.size)
             memcpy(unit->owned, bytes.data, bytes.size);
         unit->item.content = unit->owned;

@@ -251,6 +251,8 @@ def main():
         points, total = crash_store.choose(harness, options, random.Random(options.seed))
         tried, by_op, violations = crash_store.sweep(harness, points, options.seed)
         tap.ok(sum(tried.values()) > 0, "points were reached")
+        left = faultlib.left_behind(harness.bench.base)
+        tap.ok(not left, "no mapper process outlives a killed host", left)
         crash_store.print_result("index", "tests/fault/crash_index.py", options, total, tried, by_op,
                                  violations, harness)
     finally:

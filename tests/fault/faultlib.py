@@ -149,6 +149,28 @@ class Bench:
         return path
 
 
+def processes_of(base):
+    """Processes that were started with this folder in their environment and are still there."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open("/proc/%s/environ" % name, "rb") as file:
+                    if os.fsencode(base) in file.read():
+                        found.append(int(name))
+            except OSError:
+                pass
+    return found
+
+
+def left_behind(base, seconds=10):
+    """Those that do not end by themselves; zygote and workers must, when their host was killed."""
+    deadline = time.monotonic() + seconds
+    while processes_of(base) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return processes_of(base)
+
+
 def copy_tree(source, target):
     """Regular files and folders only: sockets of a killed program are not data."""
     os.makedirs(target, exist_ok=True)

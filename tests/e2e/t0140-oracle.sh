@@ -1,0 +1,117 @@
+#!/bin/sh
+# t0140-oracle.sh - the rows of `record` and of the countries example are what the oracle maps itself
+#
+# Over real data (iso-codes, when it is there), awkward files, and files drawn from the seed.
+. "$(dirname "$0")/lib.sh"
+
+seed=${REFUGE_TEST_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+note "seed $seed (again: REFUGE_TEST_SEED=$seed)"
+mkdir "$tmp/in"
+python3 - "$tmp/in" "$seed" <<'PYTHON'
+import json, os, random, sys
+folder, rng = sys.argv[1], random.Random(int(sys.argv[2]))
+
+def write(name, data):
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode("utf-8"))
+
+write("object.json", '{"a": {"b/c": [1, {"d~": null}]}, "": 2, "t": true, "big": 9007199254740993}')
+write("equal-keys.json", '{"a": 1, "a": 2}')
+write("numbers.json", '[0, -0, -0.0, 1e3, 1E-7, 123456789012345678901234567890, 5e-324, 1e999]')
+write("strings.json", '["\\u0000nul", "\\ud83d\\ude00", "caf\\u00e9 \u4e2d\u6587", "\\"\\\\\\/\\b\\f\\n\\r\\t"]')
+write("empty-array.json", '[]')
+write("empty-object.json", '{}')
+write("scalar.json", ' "alone" ')
+write("mixed.json", '[{"a": 1}, 2]')
+write("wrapped.json", '{ "rows" : [ {"a": 1} , {"b": [] } ] }')
+write("wrapped-mixed.json", '{"rows": [{"a": 1}, 5]}')
+write("nested-wrapped.json", '[{"inner": [{"x": 1}, {"x": 2}]}]')
+write("bom.json", b'\xef\xbb\xbf[{"a": 1}]')
+write("same.json", '[{"a": 1}, {"a": 1}, {"a":1}]')
+write("lines.jsonl", '{"a": 1}\n\n{"b": 2}\n {"c": [1, 2]} \n')
+write("one-line.jsonl", '{"only": 1}\n')
+write("deep.json", "[" * 1000 + "]" * 1000)
+write("too-deep.json", "[" * 3000 + "]" * 3000)
+write("broken.json", '{"a": 1')
+write("broken-line.jsonl", '{"a": 1}\n{"b": }\n')
+write("not-utf8.json", b'{"a": "\xff"}')
+write("nothing.json", '')
+write("plain.csv", 'name,town\nAda,London\nGrace,"New York"\n')
+write("quotes.csv", 'a;b\r\n"x;""y""";"two\r\nlines"\r\n\r\nlast;row')
+write("ragged.csv", 'a,b,\n1\n1,2,3,4,5\n,,\n')
+write("names.csv", 'a,a,a_2,\n1,2,3,4\n')
+write("latin.csv", b'name,word\nJos\xe9,na\xefve\n')
+write("sep.csv", 'sep=;\na;b\n1;2\n')
+write("bom.csv", b'\xef\xbb\xbfk,v\n1,2\n')
+write("bars.csv", 'a|b|c\n1|2|3\n')
+write("unended.csv", 'a,b\n"1,2\n')
+write("header-only.csv", 'a,b\n')
+write("tabs.tsv", 'a\tb\n1\t"2\t3"\n')
+
+def value(depth):
+    kind = rng.randrange(8 if depth < 4 else 6)
+    if kind == 0:
+        return rng.choice([None, True, False])
+    if kind < 3:
+        return rng.choice([rng.randrange(-10**6, 10**6), rng.random() * 10 ** rng.randrange(-5, 9)])
+    if kind < 6:
+        return "".join(rng.choice("ab/~ \"\\,;\n\t\u00e9\u4e2d\U0001f600") for _ in range(rng.randrange(9)))
+    if kind == 6:
+        return [value(depth + 1) for _ in range(rng.randrange(5))]
+    return {value_key(): value(depth + 1) for _ in range(rng.randrange(5))}
+
+def value_key():
+    return "".join(rng.choice("kxy/~\u00fc") for _ in range(rng.randrange(1, 4)))
+
+def record():
+    return {value_key(): value(1) for _ in range(rng.randrange(6))}
+
+for number in range(60):
+    style = dict(ensure_ascii=rng.random() < 0.5, indent=rng.choice([None, 1, 2]))
+    write("object%02d.json" % number, json.dumps(value(0), **style))
+    write("array%02d.json" % number, json.dumps([record() for _ in range(rng.randrange(8))], **style))
+    write("lines%02d.jsonl" % number, "".join(json.dumps(record()) + "\n" for _ in range(rng.randrange(1, 8))))
+
+for number in range(40):
+    delimiter, end = rng.choice(",;\t|"), rng.choice(["\n", "\r\n"])
+    columns = rng.randrange(2, 6)
+    lines = [["col%d" % column for column in range(columns)]]
+    for _ in range(rng.randrange(12)):
+        lines.append(["".join(rng.choice("ab \"\n\u00e9\u4e2d") for _ in range(rng.randrange(6)))
+                      for _ in range(columns)])
+    def cell(text):
+        plain = text and not set(text) & set('"\n\r' + delimiter)
+        return text if plain else '"%s"' % text.replace('"', '""')
+    write("table%02d.csv" % number,
+          end.join(delimiter.join(map(cell, line)) for line in lines) + rng.choice(["", end]))
+PYTHON
+
+run refuge init
+run refuge put --quiet "$tmp/in"
+status_is "files are put" 0
+if [ -d /usr/share/iso-codes/json ]; then
+    run refuge put --quiet --match '*.json' /usr/share/iso-codes/json
+    cp "$source_dir/examples/mappers/countries.lua" "$REFUGE_HOME/mappers/"
+    status_is "iso-codes are put" 0
+else
+    skip "iso-codes are put" "package iso-codes is not installed"
+fi
+printf '{"from": "a pipe"}' | refuge put - >/dev/null
+run refuge index run
+status_is "the index runs, broken files set aside" 3
+run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE"
+status_is "the oracle finds no other row" 0
+out_is "and says so" "0 differences"
+run refuge index verify
+status_is "verify agrees" 0
+
+# The oracle itself must notice.
+python3 - "$REFUGE_HOME/index/main.db" <<'PYTHON'
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("UPDATE record SET value = 'London!' WHERE value = 'London'")
+connection.commit()
+PYTHON
+run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE"
+status_is "a changed cell is a difference" 1
+done_testing
