@@ -38,8 +38,8 @@ enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err)
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
         return rf_error_set(err, RF_CORRUPT,
-                            "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it again "
-                            "by 'refuge index run'",
+                            "index '%s' is damaged: %s; remove it by 'refuge index drop' and "
+                            "make it again by 'refuge index run'",
                             path, words);
     case SQLITE_NOMEM:
         return rf_error_set(err, RF_NOMEM, "no memory for index '%s'", path);

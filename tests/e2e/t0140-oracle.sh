@@ -18,7 +18,8 @@ def write(name, data):
 write("object.json", '{"a": {"b/c": [1, {"d~": null}]}, "": 2, "t": true, "big": 9007199254740993}')
 write("equal-keys.json", '{"a": 1, "a": 2}')
 write("numbers.json", '[0, -0, -0.0, 1e3, 1E-7, 123456789012345678901234567890, 5e-324, 1e999]')
-write("strings.json", '["\\u0000nul", "\\ud83d\\ude00", "caf\\u00e9 \u4e2d\u6587", "\\"\\\\\\/\\b\\f\\n\\r\\t"]')
+write("strings.json", '["\\u0000nul", "\\ud83d\\ude00", '
+      '"caf\\u00e9 \u4e2d\u6587", "\\"\\\\\\/\\b\\f\\n\\r\\t"]')
 write("empty-array.json", '[]')
 write("empty-object.json", '{}')
 write("scalar.json", ' "alone" ')
@@ -70,7 +71,8 @@ for number in range(60):
     style = dict(ensure_ascii=rng.random() < 0.5, indent=rng.choice([None, 1, 2]))
     write("object%02d.json" % number, json.dumps(value(0), **style))
     write("array%02d.json" % number, json.dumps([record() for _ in range(rng.randrange(8))], **style))
-    write("lines%02d.jsonl" % number, "".join(json.dumps(record()) + "\n" for _ in range(rng.randrange(1, 8))))
+    write("lines%02d.jsonl" % number,
+          "".join(json.dumps(record()) + "\n" for _ in range(rng.randrange(1, 8))))
 
 for number in range(40):
     delimiter, end = rng.choice(",;\t|"), rng.choice(["\n", "\r\n"])
