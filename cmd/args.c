@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "core/nearest.h"
 
 #define HELP_COLUMNS 80
@@ -434,6 +435,123 @@ void rf_help_print(FILE *to, const struct rf_command *command)
     print_options(to, command, true, "options of every command:");
     if (command->examples)
         print_examples(to, command->examples);
+}
+
+/* ---- help as JSON ---- */
+
+static void json_member(struct rf_buf *buf, const char *key, struct rf_bytes value, bool known)
+{
+    if (buf->size && buf->data[buf->size - 1] != '{')
+        rf_buf_put_u8(buf, ',');
+    rf_json_put_string(buf, rf_bytes_text(key));
+    rf_buf_put_u8(buf, ':');
+    if (known)
+        rf_json_put_string(buf, value);
+    else
+        rf_buf_put_text(buf, "null");
+}
+
+static void json_text(struct rf_buf *buf, const char *key, const char *value)
+{
+    json_member(buf, key, rf_bytes_text(value ? value : ""), value != NULL);
+}
+
+static void json_option_members(struct rf_buf *buf, const struct rf_cli_option *option)
+{
+    json_text(buf, "name", option->name);
+    json_member(buf, "letter", rf_bytes(&option->letter, 1), option->letter != 0);
+    json_text(buf, "argument", option->argument);
+    json_text(buf, "default", option->fallback);
+    rf_buf_put_text(buf, option->type == RF_CLI_LIST ? ",\"repeated\":true"
+                                                     : ",\"repeated\":false");
+    json_text(buf, "help", option->help);
+}
+
+static void json_options(struct rf_buf *buf, const struct rf_command *command)
+{
+    bool any = false;
+
+    rf_buf_put_u8(buf, '[');
+    for (size_t i = 0; i < rf_cli_option_count; i++) {
+        if (is_global(&rf_cli_options[i]) || !option_fits(&rf_cli_options[i], command))
+            continue;
+        rf_buf_put_text(buf, any ? ",{" : "{");
+        any = true;
+        json_option_members(buf, &rf_cli_options[i]);
+        rf_buf_put_u8(buf, '}');
+    }
+    rf_buf_put_u8(buf, ']');
+}
+
+static void json_examples(struct rf_buf *buf, const char *examples)
+{
+    bool any = false;
+
+    rf_buf_put_u8(buf, '[');
+    while (examples && *examples) {
+        size_t size = strcspn(examples, "\t"), words = strcspn(examples, "\n");
+
+        rf_buf_put_text(buf, any ? ",{" : "{");
+        any = true;
+        json_member(buf, "command", rf_bytes(examples, size), true);
+        json_member(buf, "meaning", rf_bytes(examples + size + 1, words - size - 1), true);
+        rf_buf_put_u8(buf, '}');
+        examples += words + (examples[words] == '\n');
+    }
+    rf_buf_put_u8(buf, ']');
+}
+
+static void json_command(struct rf_out *out, const struct rf_command *command)
+{
+    struct rf_buf buf;
+
+    rf_buf_init(&buf, 1 << 20);
+    rf_out_begin(out, "command");
+    rf_out_text(out, "name", command->name);
+    rf_out_text(out, "arguments", command->arguments);
+    rf_out_text(out, "help", command->help);
+    rf_out_text(out, "text", command->text);
+    json_options(&buf, command);
+    rf_out_raw(out, "options", rf_buf_bytes(&buf));
+    rf_buf_clear(&buf);
+    json_examples(&buf, command->examples);
+    rf_out_raw(out, "examples", rf_buf_bytes(&buf));
+    rf_out_end(out);
+    rf_buf_release(&buf);
+}
+
+/* Whether help of `asked` (NULL: of the program) tells of this command. */
+static bool help_covers(const struct rf_command *asked, const struct rf_command *command)
+{
+    size_t size;
+
+    if (!command->run)
+        return false;
+    if (!asked || asked == command)
+        return true;
+    size = strlen(asked->name);
+    return !asked->run && strncmp(command->name, asked->name, size) == 0 &&
+           command->name[size] == ' ';
+}
+
+void rf_help_json(struct rf_cli *cli, const struct rf_command *command)
+{
+    struct rf_buf buf;
+
+    for (size_t i = 0; i < rf_cli_option_count; i++) {
+        if (!is_global(&rf_cli_options[i]))
+            continue;
+        rf_buf_init(&buf, 1 << 16);
+        rf_buf_put_text(&buf, "{\"type\":\"option\"");
+        json_option_members(&buf, &rf_cli_options[i]);
+        rf_buf_put_text(&buf, "}\n");
+        (void)rf_out_write(cli, rf_buf_bytes(&buf));
+        rf_buf_release(&buf);
+    }
+    for (size_t i = 0; i < rf_command_count; i++) {
+        if (help_covers(command, &rf_commands[i]))
+            json_command(&cli->out, &rf_commands[i]);
+    }
 }
 
 /* ---- the manual ---- */

@@ -42,7 +42,7 @@ struct rf_command {
     int (*run)(struct rf_cli *cli); /* an exit code; NULL: a group, only its members run */
     int min, max;          /* how many arguments; max -1: any number */
     bool dash_words;       /* an argument that starts with one '-' is a word (search -this) */
-    bool rows;             /* --json prints rows only, without a summary */
+    bool rows;             /* --json prints rows, and an error behind them, but no summary */
     bool homeless;         /* works without a home */
 };
 
@@ -89,6 +89,9 @@ uint64_t rf_args_number(const struct rf_args *args, const char *name);  /* 0 wit
 
 /* Write the help of a command (NULL: of the program). */
 void rf_help_print(FILE *to, const struct rf_command *command);
+/* The same as objects: an `option` for each option of every command, a `command` for the command,
+ * each of its group, or all. */
+void rf_help_json(struct rf_cli *cli, const struct rf_command *command);
 /* Write the commands as the manual page has them (mdoc). */
 void rf_help_mdoc(FILE *to);
 

@@ -40,7 +40,8 @@ const struct rf_command rf_commands[] = {
      .arguments = "REF",
      .help = "write a blob, or the content of a file blob, to standard output",
      .text = REF_TEXT " Every byte is checked: content that does not hash to its blobref is an "
-                      "error, and with --output nothing is left behind then.",
+                      "error, and with --output nothing is left behind then. --json needs "
+                      "--output, because standard output cannot carry both.",
      .examples = "refuge get sha256-9f2c41 > notes.json\tthe content of a file\n"
                  "refuge get --raw sha256-9f2c41\tthe file blob itself\n",
      .run = cmd_get,

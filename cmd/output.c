@@ -370,8 +370,6 @@ static int exit_code(enum rf_status status)
 static void tell_error(struct rf_cli *cli, const char *status, const char *message)
 {
     rf_warn(cli, "%s", message);
-    if (cli->args.command && cli->args.command->rows)
-        return;
     rf_out_begin(&cli->out, "error");
     rf_out_text(&cli->out, "status", status);
     rf_out_text(&cli->out, "message", message);

@@ -38,8 +38,9 @@ static void write_summary(struct rf_cli *cli, int code)
 {
     struct rf_out *out = &cli->out;
     const struct rf_command *command = cli->args.command;
+    bool ran = !cli->args.help && !cli->args.version;
 
-    if (!out->json || (command && command->rows))
+    if (!out->json || (ran && command && command->rows))
         return;
     rf_out_begin(out, "summary");
     rf_out_text(out, "command", command ? command->name : NULL);
@@ -50,10 +51,21 @@ static void write_summary(struct rf_cli *cli, int code)
     rf_out_end(out);
 }
 
+static int print_help(struct rf_cli *cli, const struct rf_command *command)
+{
+    if (cli->out.json)
+        rf_help_json(cli, command);
+    else
+        rf_help_print(stdout, command);
+    return RF_EXIT_OK;
+}
+
 int cmd_help(struct rf_cli *cli)
 {
     char name[128];
 
+    if (cli->out.json && rf_args_flag(&cli->args, "mdoc"))
+        return rf_fail_with(cli, RF_EXIT_USAGE, "--mdoc and --json exclude each other");
     if (rf_args_flag(&cli->args, "mdoc")) {
         if (cli->args.word_count == 1 && strcmp(cli->args.words[0], "config") == 0)
             rf_settings_mdoc(stdout);
@@ -61,17 +73,13 @@ int cmd_help(struct rf_cli *cli)
             rf_help_mdoc(stdout);
         return RF_EXIT_OK;
     }
-    if (cli->args.word_count == 0) {
-        rf_help_print(stdout, NULL);
-        return RF_EXIT_OK;
-    }
+    if (cli->args.word_count == 0)
+        return print_help(cli, NULL);
     snprintf(name, sizeof name, "%s%s%s", cli->args.words[0], cli->args.word_count > 1 ? " " : "",
              cli->args.word_count > 1 ? cli->args.words[1] : "");
     for (size_t i = 0; i < rf_command_count; i++) {
-        if (strcmp(rf_commands[i].name, name) == 0) {
-            rf_help_print(stdout, &rf_commands[i]);
-            return RF_EXIT_OK;
-        }
+        if (strcmp(rf_commands[i].name, name) == 0)
+            return print_help(cli, &rf_commands[i]);
     }
     return rf_fail_with(cli, RF_EXIT_USAGE, "unknown command '%s'; 'refuge help' lists them", name);
 }
@@ -81,13 +89,14 @@ static int run_command(struct rf_cli *cli)
     int code = RF_EXIT_FAILED;
 
     if (cli->args.version) {
-        printf("refuge %s\n", REFUGE_VERSION);
+        rf_out_printf(cli, "refuge %s\n", REFUGE_VERSION);
+        rf_out_begin(&cli->out, "version");
+        rf_out_text(&cli->out, "version", REFUGE_VERSION);
+        rf_out_end(&cli->out);
         return RF_EXIT_OK;
     }
-    if (cli->args.help) {
-        rf_help_print(stdout, cli->args.command);
-        return RF_EXIT_OK;
-    }
+    if (cli->args.help)
+        return print_help(cli, cli->args.command);
     rf_stop_watch();
     if (!cli->args.command->homeless && !rf_home_open(cli, &code))
         return code;
@@ -125,8 +134,7 @@ int main(int argc, char **argv)
         code = run_command(&cli);
     }
     rf_progress_clear(&cli);
-    if (!cli.args.help && !cli.args.version)
-        write_summary(&cli, code);
+    write_summary(&cli, code);
     code = flush_stdout(&cli, code);
     rf_home_release(&cli);
     rf_args_release(&cli.args);

@@ -55,6 +55,17 @@ status_is "a mistake" 1
 err_has "is told" "syntax error"
 run refuge sql 'select * from nowhere'
 err_has "as is a table that is not there" "no such table"
+run refuge sql --json 'selec 1'
+status_is "a mistake with --json" 1
+out_matches "is an error object" '^\{"type":"error","status":"invalid","message":".*syntax error'
+is "and nothing else" "$(wc -l <"$out")" 1
+run refuge sql --json "select 1 as a union all select abs(-9223372036854775807 - 1)"
+status_is "a failure behind a row" 1
+is "the row, then the error" "$(sed 's/,"message.*//' "$out" | tr '\n' ' ')" \
+    '{"a":1} {"type":"error","status":"invalid" '
+run refuge search --json --table nowhere fox
+status_is "a failing search with --json" 1
+out_matches "is an error object too" '^\{"type":"error","status":"not_found","message":"'
 run refuge sql --index none 'select 1'
 status_is "an index that is not there" 1
 run refuge sql --csv --json 'select 1'

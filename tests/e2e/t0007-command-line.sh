@@ -65,6 +65,29 @@ run refuge get
 err_has "an argument is missing" "needs REF"
 run refuge --json nonsense
 out_matches "a mistake with --json ends in a summary" '^\{"type":"summary".*"exit":2'
+run refuge --version --json
+out_matches "--version --json" '^\{"type":"version","version":"[0-9]+\.[0-9]+\.[0-9]+"\}$'
+out_matches "and a summary" '^\{"type":"summary","command":null,"ok":true,"exit":0,'
+for words in "help" "--help" "help index" "put --help" "help sql" "search -h"; do
+    # shellcheck disable=SC2086
+    run refuge --json $words
+    ok "$words --json is JSON, its options and commands, a summary last" python3 - "$out" <<'PYTHON'
+import json, sys
+lines = [json.loads(line) for line in open(sys.argv[1])]
+types = [line["type"] for line in lines]
+commands = [line for line in lines if line["type"] == "command"]
+assert types[-1] == "summary" and types.count("summary") == 1
+assert types.count("option") == 5 and commands
+for one in commands:
+    assert one["name"] and one["help"] and isinstance(one["options"], list)
+    assert all(option["name"] and option["help"] for option in one["options"])
+PYTHON
+done
+run refuge help --json put
+out_has "an option that may be repeated" '"name":"match","letter":"m","argument":"GLOB"'
+out_has "an example" '{"command":"refuge put notes.json","meaning":"store one file"}'
+run refuge help --json --mdoc
+status_is "--mdoc is no JSON" 2
 run refuge put --jobs 0 x
 status_is "no home comes first" 10
 
