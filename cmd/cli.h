@@ -140,6 +140,12 @@ void rf_warn(struct rf_cli *cli, const char *format, ...) RF_PRINTF(2, 3);
 int rf_fail(struct rf_cli *cli, const struct rf_error *err);
 /* The same for words of one's own. */
 int rf_fail_with(struct rf_cli *cli, int code, const char *format, ...) RF_PRINTF(3, 4);
+/* As rf_fail for what reading an argument gave: RF_INVALID and RF_LIMIT mean that it is not what the
+ * command takes, RF_EXIT_USAGE. */
+int rf_fail_argument(struct rf_cli *cli, const struct rf_error *err);
+/* RF_EXIT_ACCESS when an errno says that something may not be read or written, else
+ * RF_EXIT_FAILED. */
+int rf_exit_of_errno(int errnum);
 
 /* "1.5 KiB". */
 #define RF_SIZE_TEXT 24

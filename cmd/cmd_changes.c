@@ -101,10 +101,10 @@ static int run(struct rf_cli *cli, struct rf_store *store)
     char text[RF_CURSOR_SIZE];
     bool oldest = false;
 
-    status = find_start(store, rf_args_text(&cli->args, "since"), &cursor, &oldest, &err);
-    if (status == RF_OK)
-        status = rf_feed_open(&feed, store, oldest ? NULL : &cursor, &err);
-    if (status)
+    if (find_start(store, rf_args_text(&cli->args, "since"), &cursor, &oldest, &err))
+        return rf_fail_argument(cli, &err);
+    status = rf_feed_open(&feed, store, oldest ? NULL : &cursor, &err);
+    if (status != RF_OK)
         return rf_fail(cli, &err);
     rf_stop_call(cancel, feed);
     status = print_feed(cli, feed, &count, &corrupt, &err);

@@ -21,6 +21,8 @@ enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
 
 struct doctor {
     struct rf_cli *cli;
+    bool read_only;      /* the home cannot be written */
+    int code;            /* of the first failed check */
     unsigned counts[3];
 };
 
@@ -39,6 +41,8 @@ static void tell(struct doctor *doctor, enum verdict verdict, const char *check,
     vsnprintf(words, sizeof words, format, args);
     va_end(args);
     doctor->counts[verdict]++;
+    if (verdict == VERDICT_FAIL && doctor->code == RF_EXIT_OK)
+        doctor->code = RF_EXIT_FAILED;
     rf_out_printf(cli, "%s%-4s%s  %-8s  ", colour ? colours[verdict] : "", names[verdict],
                   colour ? "\x1b[0m" : "", check);
     rf_out_word(cli, rf_bytes_text(words));
@@ -69,14 +73,30 @@ static void check_mode(struct doctor *doctor, const char *check, const char *pat
         tell(doctor, VERDICT_OK, check, "'%s', only its owner may look into it", path);
 }
 
+/* A home is a folder with a configuration in it: what rf_home_open asks for. */
 static bool check_home(struct doctor *doctor)
 {
     struct rf_home *home = &doctor->cli->home;
+    const char *path = home->path;
+    bool there = access(path, R_OK | X_OK) == 0;
 
-    if (access(home->path, F_OK) || access(home->path, R_OK | W_OK | X_OK)) {
-        tell(doctor, VERDICT_FAIL, "home", "cannot use '%s': %s; %s", home->path, strerror(errno),
-             errno == ENOENT ? "'refuge init' makes it" : "see who owns it");
+    if (there) {
+        path = home->conf_path;
+        there = access(path, R_OK) == 0;
+    }
+    if (!there) {
+        bool missing = rf_status_of_errno(errno) == RF_NOT_FOUND;
+
+        doctor->code = missing ? RF_EXIT_NO_HOME : rf_exit_of_errno(errno);
+        tell(doctor, VERDICT_FAIL, "home", "cannot use '%s': %s; %s", path, strerror(errno),
+             missing ? "'refuge init' makes it" : "see who owns it");
         return false;
+    }
+    if (access(home->path, W_OK)) {
+        doctor->read_only = true;
+        tell(doctor, VERDICT_WARN, "home", "'%s' cannot be written: %s; it can be asked, but not "
+             "added to", home->path, strerror(errno));
+        return true;
     }
     check_mode(doctor, "home", home->path);
     return true;
@@ -117,7 +137,7 @@ static void check_space(struct doctor *doctor)
 
 static void check_store(struct doctor *doctor)
 {
-    struct rf_store_options options = {.mode = RF_STORE_WRITE};
+    struct rf_store_options options = {.mode = doctor->read_only ? RF_STORE_READ : RF_STORE_WRITE};
     struct rf_store_info info;
     struct rf_error err = {0};
     struct rf_store *store = NULL;
@@ -131,7 +151,7 @@ static void check_store(struct doctor *doctor)
         rf_error_clear(&err);
         options.mode = RF_STORE_READ;
         status = rf_store_open(&store, doctor->cli->home.store_url, &options, &err);
-    } else if (status == RF_OK) {
+    } else if (status == RF_OK && !doctor->read_only) {
         tell(doctor, VERDICT_OK, "lock", "nobody else writes the store");
     }
     if (status == RF_OK)
@@ -295,5 +315,5 @@ int cmd_doctor(struct rf_cli *cli)
     rf_summary_int(cli, "checks_ok", doctor.counts[VERDICT_OK]);
     rf_summary_int(cli, "checks_warn", doctor.counts[VERDICT_WARN]);
     rf_summary_int(cli, "checks_fail", doctor.counts[VERDICT_FAIL]);
-    return doctor.counts[VERDICT_FAIL] ? RF_EXIT_FAILED : RF_EXIT_OK;
+    return doctor.code;
 }

@@ -154,23 +154,20 @@ static enum rf_status finish_file(struct get *get, const char *temporary, const 
     return status;
 }
 
-static enum rf_status get_one(struct get *get, const char *path, struct rf_error *err)
+static enum rf_status get_one(struct get *get, const struct rf_blobref *ref, const char *path,
+                              struct rf_error *err)
 {
-    struct rf_blobref ref;
-    enum rf_status status = rf_ref_resolve(&ref, get->store, get->cli->args.words[0], err);
+    enum rf_status status;
     char *temporary;
 
-    if (status)
-        return status;
     if (!path || strcmp(path, "-") == 0)
-        return copy_ref(get, &ref, err);
+        return copy_ref(get, ref, err);
     temporary = temporary_name(path);
     get->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (get->fd < 0)
-        status = rf_error_errno(err, errno == EACCES ? RF_DENIED : RF_IO, errno,
-                                "cannot make '%s'", path);
+        status = rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot make '%s'", path);
     else
-        status = finish_file(get, temporary, path, copy_ref(get, &ref, err), err);
+        status = finish_file(get, temporary, path, copy_ref(get, ref, err), err);
     free(temporary);
     return status;
 }
@@ -180,6 +177,7 @@ int cmd_get(struct rf_cli *cli)
     const char *path = rf_args_text(&cli->args, "output");
     struct get get = {.cli = cli, .fd = -1};
     struct rf_error err = {0};
+    struct rf_blobref ref;
     enum rf_status status;
     int code;
 
@@ -190,10 +188,14 @@ int cmd_get(struct rf_cli *cli)
     get.store = rf_home_store(cli, RF_STORE_READ, &code);
     if (!get.store)
         return code;
+    if (rf_ref_resolve(&ref, get.store, cli->args.words[0], &err)) {
+        rf_store_close(get.store);
+        return rf_fail_argument(cli, &err);
+    }
     get.block = malloc(BLOCK);
     if (!get.block)
         abort();
-    status = get_one(&get, path, &err);
+    status = get_one(&get, &ref, path, &err);
     free(get.block);
     rf_store_close(get.store);
     rf_summary_int(cli, "bytes", (int64_t)get.written);

@@ -161,11 +161,13 @@ static int run_index(struct rf_cli *cli, const struct rf_index_home *home, bool 
     enum rf_status status;
     size_t mapper_count, broken = 0;
     char **mappers = rf_mapper_paths(cli, &mapper_count);
+    bool opened;
 
     fill_options(&options, cli, home, mappers, mapper_count);
     options.rebuild = rebuild;
     status = open_index(cli, &options, &index, &err);
-    if (status == RF_OK) {
+    opened = status == RF_OK;
+    if (opened) {
         rf_stop_call(stop_index, index);
         status = rf_index_run(index, follow, &err);
         rf_stop_call(NULL, NULL);
@@ -179,7 +181,7 @@ static int run_index(struct rf_cli *cli, const struct rf_index_home *home, bool 
         write_metadata(cli, home);
         return tell_totals(cli, home, &totals, broken, status == RF_CANCELLED);
     }
-    if (status == RF_DENIED)
+    if (status == RF_DENIED && opened) /* another writer came first */
         return rf_fail(cli, &err), RF_EXIT_LOCKED;
     return rf_fail(cli, &err);
 }
@@ -237,8 +239,10 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     enum rf_status status;
     size_t mapper_count;
     char **mappers = rf_mapper_paths(cli, &mapper_count);
+    const char *scratch = getenv("TMPDIR");
 
     fill_options(&options, cli, home, mappers, mapper_count);
+    options.scratch_dir = scratch && scratch[0] ? scratch : "/tmp";
     status = rf_index_verify(&options, show_problem, &report, &err);
     rf_names_free(mappers, mapper_count);
     rf_progress_clear(cli);

@@ -57,8 +57,8 @@ static bool make_folder(struct init *init, const char *path, int *code)
         sync_folder_of(path);
         return true;
     }
-    *code = rf_fail_with(init->cli, errno == EACCES || errno == EPERM ? RF_EXIT_ACCESS
-                         : RF_EXIT_FAILED, "cannot make folder '%s': %s", path, strerror(errno));
+    *code = rf_fail_with(init->cli, rf_exit_of_errno(errno), "cannot make folder '%s': %s", path,
+                         strerror(errno));
     return false;
 }
 
@@ -73,9 +73,8 @@ static bool make_parents(struct init *init, const char *path, int *code)
         if (!init->dry_run && mkdir(copy, 0755) == 0) {
             sync_folder_of(copy);
         } else if (!init->dry_run && errno != EEXIST) {
-            *code = rf_fail_with(init->cli, errno == EACCES || errno == EPERM ? RF_EXIT_ACCESS
-                                 : RF_EXIT_FAILED, "cannot make folder '%s': %s", copy,
-                                 strerror(errno));
+            *code = rf_fail_with(init->cli, rf_exit_of_errno(errno),
+                                 "cannot make folder '%s': %s", copy, strerror(errno));
             ok = false;
         }
         *at = '/';
@@ -126,7 +125,7 @@ static bool make_conf(struct init *init, int *code)
     ok = write_new(path, rf_buf_bytes(&text));
     rf_buf_release(&text);
     if (!ok)
-        *code = rf_fail_with(init->cli, RF_EXIT_FAILED, "cannot write '%s': %s", path,
+        *code = rf_fail_with(init->cli, rf_exit_of_errno(errno), "cannot write '%s': %s", path,
                              strerror(errno));
     return ok;
 }

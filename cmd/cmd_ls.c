@@ -143,20 +143,16 @@ static enum rf_status describe(struct rf_cli *cli, struct rf_store *store,
     return status;
 }
 
-static enum rf_status stat_one(struct rf_cli *cli, struct rf_store *store, const char *word,
-                               struct rf_error *err)
+static enum rf_status stat_one(struct rf_cli *cli, struct rf_store *store,
+                               const struct rf_blobref *ref, struct rf_error *err)
 {
     char text[RF_BLOBREF_SIZE], time[RF_TIME_TEXT_SIZE], size[RF_SIZE_TEXT];
-    struct rf_blobref ref;
     struct rf_stat stat;
-    enum rf_status status = rf_ref_resolve(&ref, store, word, err);
+    enum rf_status status = rf_store_stat(store, ref, &stat, err);
 
     if (status)
         return status;
-    rf_blobref_format(&ref, text);
-    status = rf_store_stat(store, &ref, &stat, err);
-    if (status)
-        return status;
+    rf_blobref_format(ref, text);
     rf_time_format(stat.timestamp_us, time);
     rf_out_printf(cli, "%s\n  size     %llu bytes (%s)\n  stored   %s, change %llu%s\n", text,
                   (unsigned long long)stat.size, rf_size_format(stat.size, size), time,
@@ -183,11 +179,15 @@ int cmd_stat(struct rf_cli *cli)
         return ended;
     for (int i = 0; i < cli->args.word_count && !rf_stop_asked(); i++) {
         struct rf_error err = {0};
+        struct rf_blobref ref;
+        int one = RF_EXIT_OK;
 
-        if (stat_one(cli, store, cli->args.words[i], &err)) {
-            code = rf_fail(cli, &err);
-            failed++;
-        }
+        if (rf_ref_resolve(&ref, store, cli->args.words[i], &err))
+            one = rf_fail_argument(cli, &err);
+        else if (stat_one(cli, store, &ref, &err))
+            one = rf_fail(cli, &err);
+        failed += one != RF_EXIT_OK;
+        code = one ? one : code;
     }
     rf_store_close(store);
     rf_summary_int(cli, "blobs", cli->args.word_count - failed);

@@ -191,7 +191,7 @@ int cmd_mapper_new(struct rf_cli *cli)
     if (rf_args_flag(&cli->args, "dry-run"))
         rf_say(cli, "would write '%s'", path);
     else if (!write_mapper(path, name, rf_args_flag(&cli->args, "force")))
-        code = rf_fail_with(cli, errno == EACCES ? RF_EXIT_ACCESS : RF_EXIT_FAILED,
+        code = rf_fail_with(cli, rf_exit_of_errno(errno),
                             "cannot write '%s': %s%s", path, strerror(errno),
                             errno == EEXIST ? "; --force replaces it" : "");
     if (code == RF_EXIT_OK) {
@@ -514,22 +514,27 @@ static enum rf_status open_part(struct run *run, const char *key, struct rf_mapp
     return status;
 }
 
-static enum rf_status open_item(struct run *run, struct rf_mapper_item *item, struct rf_error *err)
+/* The item that the second argument means; an exit code, told. */
+static int open_item(struct run *run, struct rf_mapper_item *item)
 {
+    struct rf_error err = {0};
     struct rf_blobref ref;
     struct stat st;
     enum rf_status status;
 
-    if (strchr(run->item_word, ';'))
-        return open_part(run, run->item_word, item, err);
-    if (stat(run->item_word, &st) == 0)
-        return rf_mapper_item_path(item, run->item_word, NULL, err);
-    status = rf_ref_resolve(&ref, run->store, run->item_word, err);
-    if (status == RF_INVALID && strchr(run->item_word, '.')) { /* meant as a file */
-        rf_error_clear(err);
-        return rf_error_set(err, RF_NOT_FOUND, "there is no file '%s'", run->item_word);
+    if (strchr(run->item_word, ';')) {
+        status = open_part(run, run->item_word, item, &err);
+    } else if (stat(run->item_word, &st) == 0) {
+        status = rf_mapper_item_path(item, run->item_word, NULL, &err);
+    } else {
+        status = rf_ref_resolve(&ref, run->store, run->item_word, &err);
+        if (status == RF_INVALID && strchr(run->item_word, '.')) /* meant as a file */
+            return rf_fail_with(run->cli, RF_EXIT_FAILED, "there is no file '%s'", run->item_word);
+        if (status != RF_OK)
+            return rf_fail_argument(run->cli, &err);
+        status = rf_mapper_item_ref(item, run->store, &ref, &err);
     }
-    return status ? status : rf_mapper_item_ref(item, run->store, &ref, err);
+    return status ? rf_fail(run->cli, &err) : RF_EXIT_OK;
 }
 
 static int map_item(struct run *run, struct rf_pool *pool, const char *path)
@@ -538,17 +543,17 @@ static int map_item(struct run *run, struct rf_pool *pool, const char *path)
     struct rf_mapper_item item;
     struct rf_mapper *mapper;
     struct rf_error err = {0};
-    enum rf_status status;
     int code;
 
+    if (rf_pool_load(pool, path, &mapper, &err))
+        return rf_fail(run->cli, &err);
     rf_mapper_item_init(&item);
     item.item.trace = rf_args_flag(&run->cli->args, "trace");
-    status = rf_pool_load(pool, path, &mapper, &err);
-    if (status == RF_OK)
-        status = open_item(run, &item, &err);
-    if (status == RF_OK)
-        status = rf_mapper_item_map(pool, &item, run->store, mapper, &result, &err);
-    code = status ? rf_fail(run->cli, &err) : print_call(run, &result->calls[0], &item.item);
+    code = open_item(run, &item);
+    if (code == RF_EXIT_OK && rf_mapper_item_map(pool, &item, run->store, mapper, &result, &err))
+        code = rf_fail(run->cli, &err);
+    else if (code == RF_EXIT_OK)
+        code = print_call(run, &result->calls[0], &item.item);
     rf_result_free(result);
     rf_mapper_item_release(&item);
     return code;

@@ -99,7 +99,7 @@ static int search(struct rf_cli *cli, const struct rf_index_home *index, const c
     if (cli->out.closed)
         return RF_EXIT_OK;
     if (status)
-        return rf_fail(cli, &err);
+        return rf_fail_argument(cli, &err);
     rf_say(cli, "%llu %s", (unsigned long long)total, total == 1 ? "hit" : "hits");
     return RF_EXIT_OK;
 }

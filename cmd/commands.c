@@ -102,7 +102,9 @@ const struct rf_command rf_commands[] = {
      .arguments = "[NAME]",
      .help = "bring an index up to date with the store",
      .text = INDEX_NAME_TEXT " It is made when it is not there. Items whose mapper fails are set "
-                             "aside with their reason and do not stop it (exit status 3).",
+                             "aside with their reason and do not stop it (exit status 3). So it "
+                             "is with a mapper file that does not load: the version before goes "
+                             "on where there is one.",
      .examples = "refuge index run\tbring index main up to date\n"
                  "refuge index run --follow\tgo on for ever\n",
      .run = cmd_index_run,
@@ -137,7 +139,9 @@ const struct rf_command rf_commands[] = {
     {.name = "index verify",
      .arguments = "[NAME]",
      .help = "map everything again into a throw-away index and compare",
-     .text = INDEX_NAME_TEXT " Prints a line for each difference and fails when there is one.",
+     .text = INDEX_NAME_TEXT " Prints a line for each difference and fails when there is one. The "
+                             "throw-away index stands beside the index, or in $TMPDIR (else /tmp) "
+                             "when that folder cannot be written or is full.",
      .run = cmd_index_verify,
      .max = 1},
     {.name = "index why",

@@ -96,8 +96,8 @@ static int tell_missing(struct rf_cli *cli, const char *path, int errnum)
         return rf_fail_with(cli, RF_EXIT_NO_HOME,
                             "cannot open home '%s': %s; 'refuge init' makes one", path,
                             strerror(errnum));
-    return rf_fail_with(cli, errnum == EACCES || errnum == EPERM ? RF_EXIT_ACCESS : RF_EXIT_FAILED,
-                        "cannot open home '%s': %s", path, strerror(errnum));
+    return rf_fail_with(cli, rf_exit_of_errno(errnum), "cannot open home '%s': %s", path,
+                        strerror(errnum));
 }
 
 bool rf_home_open(struct rf_cli *cli, int *code)

@@ -398,6 +398,18 @@ int rf_fail_with(struct rf_cli *cli, int code, const char *format, ...)
     return code;
 }
 
+int rf_fail_argument(struct rf_cli *cli, const struct rf_error *err)
+{
+    if (err->status == RF_INVALID || err->status == RF_LIMIT)
+        return rf_fail_with(cli, RF_EXIT_USAGE, "%s", err->message);
+    return rf_fail(cli, err);
+}
+
+int rf_exit_of_errno(int errnum)
+{
+    return rf_status_of_errno(errnum) == RF_DENIED ? RF_EXIT_ACCESS : RF_EXIT_FAILED;
+}
+
 /* ---- measures ---- */
 
 const char *rf_size_format(uint64_t bytes, char out[RF_SIZE_TEXT])

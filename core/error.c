@@ -1,6 +1,7 @@
 /* error.c - statuses and their words. Nothing here allocates, logs or fails. */
 #include "core/error.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -31,6 +32,23 @@ const char *rf_status_name(enum rf_status status)
     if ((unsigned)status >= RF_STATUS_COUNT || !status_names[status])
         return "unknown";
     return status_names[status];
+}
+
+enum rf_status rf_status_of_errno(int errnum)
+{
+    switch (errnum) {
+    case ENOENT:
+    case ENOTDIR:
+        return RF_NOT_FOUND;
+    case EEXIST:
+        return RF_EXISTS;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return RF_DENIED;
+    default:
+        return RF_IO;
+    }
 }
 
 /* Copy words into out, control bytes as \xNN: a message may quote a file name or a blob. */

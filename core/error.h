@@ -62,6 +62,10 @@ enum rf_status rf_error_errno(struct rf_error *err, enum rf_status status, int e
     (rf_error_errno(err, status, errnum, __VA_ARGS__), (status))
 #endif
 
+/* What an errno of a file's open, write or rename means: RF_NOT_FOUND, RF_EXISTS, RF_DENIED (no
+ * permission, or a file system that cannot be written), else RF_IO. */
+enum rf_status rf_status_of_errno(int errnum);
+
 /* Put words in front of the cause already held: "<words>: <cause>". Returns err's status. */
 enum rf_status rf_error_context(struct rf_error *err, enum rf_status status, const char *format,
                                 ...) RF_PRINTF(3, 4);

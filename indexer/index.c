@@ -432,7 +432,7 @@ static enum rf_status check_store(struct rf_index *index, struct rf_error *err)
         return rf_sink_set_fact(index->sink, "store", info.uuid, err);
     }
     if (status == RF_OK && strcmp(uuid, info.uuid) != 0)
-        return rf_error_set(err, RF_DENIED,
+        return rf_error_set(err, RF_INVALID,
                             "index '%s' was made from store %s, not from store %s at '%s'; use "
                             "another index, or remove it and run 'refuge index run'",
                             index->options.name, uuid, info.uuid, index->options.store_url);

@@ -42,6 +42,7 @@ struct rf_index_options {
     bool rebuild;                   /* start a full lane even when nothing changed */
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
     bool jit_off;                   /* interpret mappers only, for cross-checks */
+    const char *scratch_dir;        /* verify: when the index's folder cannot take more; or NULL */
     struct rf_index_hooks hooks;    /* how it speaks while it works */
 };
 
@@ -50,8 +51,9 @@ struct rf_index_options {
  * told through hooks.warn and costs itself only: when the index has a running version of it, that
  * one goes on; a version that fails never replaces a running one. rf_index_broken counts them.
  *
- * RF_DENIED   the index was made from another store    RF_CURSOR_*  the store was rolled back
- * RF_INVALID  not one mapper loads                      RF_LOCKED    another process writes it
+ * RF_INVALID  not one mapper loads, or the index was made from another store
+ * RF_DENIED   the index may not be written             RF_LOCKED    another process writes it
+ * RF_CURSOR_* the store was rolled back
  */
 RF_MUST_USE enum rf_status rf_index_open(struct rf_index **out,
                                          const struct rf_index_options *options,
@@ -76,8 +78,9 @@ void rf_index_stop(struct rf_index *index);
 /* The totals of the last run. */
 void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out);
 
-/* Map everything again into a throw-away sink beside the index, in another order and in fresh
- * workers, from the mapper texts kept in the index, and compare. RF_CORRUPT when they differ. */
+/* Map everything again into a throw-away sink beside the index or in scratch_dir, in another order
+ * and in fresh workers, from the mapper texts kept in the index, and compare. RF_CORRUPT when they
+ * differ; RF_DENIED when no folder can take it. */
 struct rf_compare_report;
 RF_MUST_USE enum rf_status rf_index_verify(const struct rf_index_options *options,
                                            void (*problem)(void *user, const char *line),

@@ -1,30 +1,110 @@
 /*
  * verify_index.c - is the index what its store and its mappers say?
  *
- * The log is mapped again into a throw-away index beside the real one: with the mapper texts kept
- * in the real one, in fresh workers, in another order within each batch, up to the change at which
- * the live lane stands. Then both are compared row by row.
+ * The log is mapped again into a throw-away index: with the mapper texts kept in the real one, in
+ * fresh workers, in another order within each batch, up to the change at which the live lane
+ * stands. Then both are compared row by row. It stands beside the real one, or elsewhere when that
+ * folder cannot be written or is full.
  */
 #include "indexer/index_internal.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "sinks/query.h"
 
-static void remove_rebuilt(const char *url)
-{
-    static const char *const endings[] = {"", "-wal", "-shm", "-journal", ".lock"};
-    const char *path = strchr(url, ':') ? strchr(url, ':') + 1 : url;
-    char file[4200];
+#define URL_SIZE 4200
 
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        snprintf(file, sizeof file, "%s%s", path, endings[i]);
-        unlink(file);
+/* ---- where the throw-away index stands ---- */
+
+struct place {
+    char url[URL_SIZE];
+    char folder[URL_SIZE]; /* made for it, to be removed again; or "" */
+};
+
+static const char *path_of(const char *url)
+{
+    return strchr(url, ':') ? strchr(url, ':') + 1 : url;
+}
+
+/* Whether a folder can take so many bytes: RF_DENIED, or RF_IO without room. What speaks against it
+ * is appended to why. */
+static enum rf_status can_take(const char *folder, uint64_t bytes, struct rf_buf *why)
+{
+    struct statvfs fs;
+    uint64_t room;
+
+    if (access(folder, W_OK | X_OK) != 0 || statvfs(folder, &fs) != 0) {
+        rf_buf_printf(why, "%s'%s': %s", why->size ? ", " : "", folder, strerror(errno));
+        return RF_DENIED;
     }
+    room = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (room >= bytes)
+        return RF_OK;
+    rf_buf_printf(why, "%s'%s': %" PRIu64 " MiB free", why->size ? ", " : "", folder, room >> 20);
+    return RF_IO;
+}
+
+static enum rf_status make_place(const struct rf_index_options *options, struct place *out,
+                                 struct rf_error *err)
+{
+    const char *url = options->sink_url;
+
+    snprintf(out->folder, sizeof out->folder, "%s/refuge-verify-XXXXXX", options->scratch_dir);
+    if (!mkdtemp(out->folder)) {
+        out->folder[0] = '\0';
+        return rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot make a folder in '%s'",
+                              options->scratch_dir);
+    }
+    snprintf(out->url, sizeof out->url, "%.*s%.4000s/index.db", (int)(path_of(url) - url), url,
+             out->folder);
+    return RF_OK;
+}
+
+/* Beside the index, else in a folder of its own within scratch_dir. It will be about as large as
+ * the index. */
+static enum rf_status find_place(const struct rf_index_options *options, struct place *out,
+                                 struct rf_error *err)
+{
+    const char *path = path_of(options->sink_url), *slash = strrchr(path, '/');
+    char folder[URL_SIZE];
+    struct stat st = {0};
+    struct rf_buf why;
+    uint64_t bytes;
+    enum rf_status status;
+
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+             slash ? path : ".");
+    bytes = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    out->folder[0] = '\0';
+    rf_buf_init(&why, 3 * URL_SIZE);
+    status = can_take(folder, bytes, &why);
+    if (status == RF_OK) {
+        snprintf(out->url, sizeof out->url, "%s.verify", options->sink_url);
+    } else if (options->scratch_dir) {
+        status = can_take(options->scratch_dir, bytes, &why);
+        if (status == RF_OK)
+            status = make_place(options, out, err);
+    }
+    if (status != RF_OK)
+        rf_error_set(err, status,
+                     "no folder can take a throw-away index of %" PRIu64 " MiB (%s); set TMPDIR to "
+                     "one that can",
+                     (bytes >> 20) + 1, rf_buf_text(&why));
+    rf_buf_release(&why);
+    return status;
+}
+
+static void clear_place(const struct place *place)
+{
+    if (rf_sink_erase(place->url, NULL) == RF_OK && place->folder[0])
+        rmdir(place->folder);
 }
 
 /* What the live lane of the index was built from and where it stands. */
@@ -93,7 +173,7 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     struct rf_arena arena;
     struct live live = {0};
     struct rf_cursor at = {0};
-    char url[4200];
+    struct place place;
     enum rf_status status;
 
     rf_arena_init(&arena, (size_t)256 << 20);
@@ -105,14 +185,19 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
                               live.pending, options->name);
     if (status == RF_OK && live.position[0])
         status = rf_cursor_parse(&at, live.position, err);
+    if (status == RF_OK)
+        status = find_place(options, &place, err);
     if (status == RF_OK) {
-        snprintf(url, sizeof url, "%s.verify", options->sink_url);
-        remove_rebuilt(url);
-        status = rebuild(options, url, &live, at.seq, err);
+        status = rf_sink_erase(place.url, err); /* what an earlier one may have left */
         if (status == RF_OK)
-            status = rf_query_compare(options->sink_url, url, problem, options->hooks.user, out,
-                                      err);
-        remove_rebuilt(url);
+            status = rebuild(options, place.url, &live, at.seq, err);
+        if (status != RF_OK)
+            rf_error_context(err, status, "cannot verify with a throw-away index at '%s'",
+                             path_of(place.url));
+        else
+            status = rf_query_compare(options->sink_url, place.url, problem, options->hooks.user,
+                                      out, err);
+        clear_place(&place);
     }
     rf_arena_release(&arena);
     return status;

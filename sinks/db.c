@@ -1,6 +1,7 @@
 /* db.c - see db.h. Order at creation: file with mode 0600, its directory synced, page size, WAL. */
 #include "sinks/db.h"
 
+#include "core/buf.h"
 #include "core/control.h"
 
 #include <assert.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define BUSY_MS 5000
@@ -41,6 +43,10 @@ enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err)
                             "index '%s' is damaged: %s; remove it by 'refuge index drop' and "
                             "make it again by 'refuge index run'",
                             path, words);
+    case SQLITE_CANTOPEN:
+        if (rf_status_of_errno(system) == RF_DENIED)
+            return rf_error_errno(err, RF_DENIED, system, "cannot open index '%s'", path);
+        return rf_error_set(err, RF_IO, "cannot open index '%s': %s", path, words);
     case SQLITE_NOMEM:
         return rf_error_set(err, RF_NOMEM, "no memory for index '%s'", path);
     case SQLITE_READONLY:
@@ -265,6 +271,53 @@ static char *plain_path(const char *path)
     return out;
 }
 
+/* A log of SQLite's is read by way of files that it makes beside the database. Where no file can
+ * be made and no log is there, the database file alone is all there is, and nobody changes it. */
+static bool is_still(const char *path)
+{
+    size_t size = strlen(path) + sizeof "-wal";
+    char *log = malloc(size);
+    struct statvfs fs;
+    bool still;
+
+    if (!log)
+        abort();
+    snprintf(log, size, "%s-wal", path);
+    still = statvfs(path, &fs) == 0 && (fs.f_flag & ST_RDONLY) && access(log, F_OK) != 0;
+    free(log);
+    return still;
+}
+
+/* "file:<path>?immutable=1" */
+static void put_still_url(struct rf_buf *url, const char *path)
+{
+    rf_buf_put_text(url, "file:");
+    for (; *path; path++) {
+        if (*path == '%' || *path == '?' || *path == '#')
+            rf_buf_printf(url, "%%%02x", (unsigned char)*path);
+        else
+            rf_buf_put_u8(url, (uint8_t)*path);
+    }
+    rf_buf_put_text(url, "?immutable=1");
+}
+
+static int open_handle(struct rf_db *db, bool reader)
+{
+    int flags = SQLITE_OPEN_NOMUTEX | (reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
+    struct rf_buf url;
+    int code;
+
+    if (!reader || !is_still(db->path))
+        return sqlite3_open_v2(db->path, &db->handle, flags, NULL);
+    rf_buf_init(&url, 1 << 16);
+    put_still_url(&url, db->path);
+    code = SQLITE_CANTOPEN;
+    if (rf_buf_text(&url))
+        code = sqlite3_open_v2(rf_buf_text(&url), &db->handle, flags | SQLITE_OPEN_URI, NULL);
+    rf_buf_release(&url);
+    return code;
+}
+
 static enum rf_status sync_parent(const char *path, struct rf_error *err)
 {
     const char *slash = strrchr(path, '/');
@@ -291,8 +344,8 @@ static enum rf_status create_file(const char *path, struct rf_error *err)
     if (fd < 0 && errno == EEXIST)
         return RF_OK;
     if (fd < 0)
-        return rf_error_errno(err, errno == EACCES ? RF_DENIED : RF_IO, errno,
-                              "cannot create index '%s'", path);
+        return rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot create index '%s'",
+                              path);
     close(fd);
     return sync_parent(path, err);
 }
@@ -305,8 +358,8 @@ static enum rf_status check_owner(const char *path, struct rf_error *err)
     if (stat(path, &st) != 0) {
         if (errno == ENOENT)
             return rf_error_set(err, RF_NOT_FOUND, "there is no index '%s'", path);
-        return rf_error_errno(err, errno == EACCES ? RF_DENIED : RF_IO, errno,
-                              "cannot open index '%s'", path);
+        return rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot open index '%s'",
+                              path);
     }
     if (!S_ISREG(st.st_mode))
         return rf_error_set(err, RF_INVALID, "cannot open index '%s': not a file", path);
@@ -398,7 +451,6 @@ enum rf_status rf_db_open(struct rf_db *db, const char *path, enum rf_db_mode mo
                           uint64_t cache_bytes, bool *fresh, struct rf_error *err)
 {
     bool reader = mode == RF_DB_READ || mode == RF_DB_SCRATCH, is_fresh = false;
-    int flags = SQLITE_OPEN_NOMUTEX | (reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE);
     int code;
     enum rf_status status = RF_OK;
 
@@ -409,7 +461,7 @@ enum rf_status rf_db_open(struct rf_db *db, const char *path, enum rf_db_mode mo
         status = check_owner(db->path, err);
     if (status)
         goto out;
-    code = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
+    code = open_handle(db, reader);
     if (code != SQLITE_OK) {
         status = rf_db_fail(db, code, err);
         goto out;

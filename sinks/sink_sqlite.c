@@ -67,8 +67,8 @@ static enum rf_status take_lock(struct rf_sqlite *sink, const char *path, int ti
 
     sink->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (sink->lock_fd < 0) {
-        status = rf_error_errno(err, errno == ENOENT ? RF_NOT_FOUND : RF_IO, errno,
-                                "cannot lock index '%s'", path);
+        status = rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot lock index '%s'",
+                                path);
         goto out;
     }
     while (flock(sink->lock_fd, LOCK_EX | LOCK_NB) != 0 && RF_SAFEGUARD("sink-lock")) {
@@ -162,7 +162,8 @@ static enum rf_status sqlite_erase(const char *path, struct rf_error *err)
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
         char *name = beside(path, suffixes[i]);
         if (unlink(name) != 0 && errno != ENOENT)
-            status = rf_error_errno(err, RF_IO, errno, "cannot remove '%s'", name);
+            status = rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot remove '%s'",
+                                    name);
         free(name);
     }
     return status;

@@ -84,8 +84,11 @@ run refuge doctor
 out_matches "warns of an open home" '^warn +home'
 chmod 700 "$REFUGE_HOME"
 run refuge doctor --home "$tmp/nowhere"
-status_is "doctor without a home" 1
+status_is "doctor without a home: status 10" 10
 out_matches "says so" '^fail +home'
+mkdir "$tmp/folder"
+run refuge doctor --home "$tmp/folder"
+status_is "nor is any folder one" 10
 run env REFUGE_MAPPER=/bin/true "$REFUGE" doctor
 status_is "doctor with a jail that does not answer" 1
 out_matches "says so" '^fail +jail'

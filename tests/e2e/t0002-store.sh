@@ -167,8 +167,10 @@ status_is "store verify finds it" 1
 out_has "and names it" "$ref"
 
 run refuge get zzz
-status_is "no blobref" 1
+status_is "no blobref: status 2" 2
 err_has "is said to be none" "is no blobref"
+run refuge stat zzz
+status_is "stat of no blobref: status 2" 2
 run refuge stat sha256-000000
 status_is "stat of nothing" 1
 run refuge get --json "$file"

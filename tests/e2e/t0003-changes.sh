@@ -36,7 +36,7 @@ status_is "a cursor of the future" 1
 run refuge changes --since 77-1
 status_is "a cursor of another generation" 1
 run refuge changes --since rubbish
-status_is "no cursor" 1
+status_is "no cursor: status 2" 2
 
 background "$REFUGE" changes --since now --follow
 follower=$pid

@@ -47,6 +47,10 @@ out_matches "summary" '"type":"summary".*"rows":1'
 ref=$(refuge put cake.json | cut -d' ' -f1)
 run refuge mapper run recipes "$ref"
 out_matches "on a file of the store" '^Cake +16$'
+run refuge mapper run recipes zz
+status_is "neither a file nor a blobref: status 2" 2
+run refuge mapper run recipes zz.json
+status_is "a file that is not there: status 1" 1
 run refuge mapper run recipes cake.json --trace
 err_has "--trace shows the emit" "recipes"
 blob=$(refuge put - <cake.json | cut -d' ' -f1)

@@ -102,11 +102,20 @@ status_is "no hits is no failure" 0
 err_has "and said" "0 hits"
 for odd in 'AND' '"' '*' 'a"b' '(' 'NEAR(' "'" 'x:y' '^'; do
     run refuge search fox "$odd"
-    if [ "$status" -ne 0 ] && [ "$status" -ne 1 ]; then
+    if [ "$status" -ne 0 ]; then
         fail "any text is a query: $odd" "status $status"
     fi
     err_lacks "search $odd speaks no FTS5" "fts5"
 done
-run refuge search '!!'
-status_is "no word in it" 1
+# A question that cannot be asked is a mistake on the command line, whatever is wrong with it.
+for odd in '!!' '*' '-fox' '""'; do
+    run refuge search "$odd"
+    status_is "no word in $odd: status 2" 2
+done
+run refuge search "$(printf 'fox %.0s' $(seq 70))"
+status_is "too many words: status 2" 2
+run refuge search "\"$(printf 'fox %.0s' $(seq 70))\""
+status_is "a phrase of too many: status 2" 2
+run refuge search "$(printf 'fox%.0s' $(seq 2000))"
+status_is "too long: status 2" 2
 done_testing

@@ -1,0 +1,71 @@
+#!/bin/sh
+# A home that cannot be written: what reads works, what writes says so and ends with status 12.
+#
+# As root a read-only mount in a mount namespace of its own, else folders without write permission.
+. "$(dirname "$0")/lib.sh"
+
+mkdir "$tmp/scratch" "$tmp/small"
+refuge init -q >/dev/null || fail "init"
+cd "$tmp" || exit 1
+printf '[{"a":"one"},{"a":"two"}]' >a.json
+refuge put a.json >/dev/null
+refuge index run -q
+
+# sealed COMMAND...: runs it while $REFUGE_HOME cannot be written; as root $tmp/small is a file
+# system of 64 KiB.
+if [ "$(id -u)" -eq 0 ]; then
+    sealed()
+    {
+        unshare -m sh -c 'mount --bind "$REFUGE_HOME" "$REFUGE_HOME" &&
+            mount -o remount,ro,bind "$REFUGE_HOME" &&
+            mount -t tmpfs -o size=64k none "$0" && exec "$@"' "$tmp/small" "$@"
+    }
+    sealed true 2>/dev/null || skip_all "no mount namespaces here"
+else
+    chmod -R a-w "$REFUGE_HOME"
+    sealed() { "$@"; }
+fi
+
+for words in "ls" "store verify" "changes" "status" "index status" "index errors" "search one" \
+    "index why a.json" "mapper list" "doctor"; do
+    # shellcheck disable=SC2086
+    run sealed "$REFUGE" $words
+    status_is "$words works" 0
+done
+run sealed "$REFUGE" sql --csv "select count(*) as n from record"
+out_has "sql too" 2
+run sealed "$REFUGE" doctor
+out_matches "doctor says what is so" '^warn +home +.* cannot be written'
+
+for words in "put a.json" "delete sha256-$(printf '%064d' 0)" "store compact" "index run" \
+    "index rebuild" "index retry --all" "index pause" "index resume" "index drop main" \
+    "mapper new words"; do
+    # shellcheck disable=SC2086
+    run sealed "$REFUGE" $words
+    status_is "$words: status 12" 12
+    err_matches "because" 'Read-only file system|Permission denied'
+done
+run sealed "$REFUGE" init --home "$REFUGE_HOME/within"
+status_is "init within it: status 12" 12
+
+run sealed env TMPDIR="$tmp/scratch" "$REFUGE" index verify
+status_is "index verify works elsewhere" 0
+out_has "and compares" "0 differences"
+is "and leaves nothing there" "$(find "$tmp/scratch" -mindepth 1 | wc -l)" 0
+run sealed env TMPDIR="$tmp/nowhere" "$REFUGE" index verify
+status_is "with nowhere to go: status 12" 12
+err_has "it names what was tried" "$tmp/nowhere"
+err_has "and what to set" "set TMPDIR"
+if [ "$(id -u)" -eq 0 ]; then
+    run sealed env TMPDIR="$tmp/small" "$REFUGE" index verify
+    status_is "with too little room: status 1" 1
+    err_has "it says so" "MiB free"
+    # Moved to where nothing can be made beside it, an index is its database file alone.
+    rm "$REFUGE_HOME"/index/main.db-wal "$REFUGE_HOME"/index/main.db-shm
+    run sealed "$REFUGE" sql --csv "select count(*) as n from record"
+    out_has "an index without the files of its log" 2
+fi
+chmod -R u+w "$REFUGE_HOME"
+run refuge index verify
+status_is "beside the index where it can be written" 0
+done_testing
