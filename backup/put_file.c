@@ -19,6 +19,7 @@
 
 struct put {
     struct rf_store *store;
+    struct rf_put_file_options options;
     const char *path;
     int fd;
     struct rf_chunker *chunker; /* made for a file above RF_CHUNK_FROM */
@@ -61,7 +62,30 @@ static enum rf_status keep_part(struct put *put, const struct rf_blobref *ref, u
         (struct rf_file_part){.ref = *ref, .size = size, .offset = offset};
     if (outcome == RF_PUT_NEW)
         put->stored += size;
+    if (put->options.progress)
+        put->options.progress(put->options.user, offset + size);
     return RF_OK;
+}
+
+/* Store bytes, or only look whether they are there. */
+static enum rf_status take(struct put *put, struct rf_bytes bytes, bool part,
+                           struct rf_blobref *ref, enum rf_put_outcome *outcome)
+{
+    struct rf_stat stat;
+    enum rf_status status;
+
+    if (!put->options.dry_run)
+        return rf_store_put(put->store, bytes, NULL, part, ref, outcome, put->err);
+    rf_blobref_of(ref, bytes);
+    status = rf_store_stat(put->store, ref, &stat, put->err);
+    if (status == RF_NOT_FOUND) {
+        rf_error_clear(put->err);
+        *outcome = RF_PUT_NEW;
+        return RF_OK;
+    }
+    if (status == RF_OK)
+        *outcome = stat.part && !part ? RF_PUT_LIFTED : RF_PUT_PRESENT;
+    return status;
 }
 
 /* The window holds *have bytes of what stands at offset: read on until it holds size. RF_END: the
@@ -88,8 +112,7 @@ static enum rf_status put_part(struct put *put, uint64_t offset, size_t size)
 {
     struct rf_blobref ref;
     enum rf_put_outcome outcome;
-    enum rf_status status = rf_store_put(put->store, rf_bytes(put->window, size), NULL, true, &ref,
-                                         &outcome, put->err);
+    enum rf_status status = take(put, rf_bytes(put->window, size), true, &ref, &outcome);
 
     return status == RF_OK ? keep_part(put, &ref, offset, size, outcome) : status;
 }
@@ -170,7 +193,7 @@ static enum rf_status put_content(struct put *put, struct stat *st)
     put->part_count = 0;
     if (size > RF_CHUNK_FROM)
         status = put_chunks(put, size);
-    else if (size > RF_BLOB_INLINE_MAX)
+    else if (size > RF_BLOB_INLINE_MAX && !put->options.dry_run)
         status = put_whole(put, size);
     else if (size > 0)
         status = put_small(put, size);
@@ -216,8 +239,7 @@ static enum rf_status put_file_blob(struct put *put, const struct stat *st, cons
     if (buf.failed)
         status = rf_error_set(put->err, buf.failed, "no room for the file blob of '%s'", put->path);
     else
-        status = rf_store_put(put->store, rf_buf_bytes(&buf), NULL, false, &out->ref, &outcome,
-                              put->err);
+        status = take(put, rf_buf_bytes(&buf), false, &out->ref, &outcome);
     rf_buf_release(&buf);
     if (status != RF_OK)
         return status;
@@ -262,6 +284,7 @@ static enum rf_status put_opened(struct put *put, const char *name, struct rf_pu
 }
 
 enum rf_status rf_put_file(struct rf_store *store, const char *path, const char *name,
+                           const struct rf_put_file_options *options,
                            struct rf_put_file_result *out, struct rf_error *err)
 {
     struct put put = {.store = store, .path = path, .fd = -1, .err = err};
@@ -272,6 +295,8 @@ enum rf_status rf_put_file(struct rf_store *store, const char *path, const char 
         return rf_error_set(err, RF_INVALID,
                             "'%s' cannot be the name of a file: 1 to %d bytes without '/'", name,
                             RF_FILE_NAME_MAX);
+    if (options)
+        put.options = *options;
     put.window = malloc(RF_CHUNK_MAX);
     if (!put.window)
         return no_memory(&put);

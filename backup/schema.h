@@ -52,6 +52,14 @@ RF_MUST_USE enum rf_status rf_schema_parse(enum rf_schema_kind *kind, struct rf_
 /* Append the file blob's bytes. The parts' sizes add up to the file's (asserted). */
 void rf_file_encode(struct rf_buf *buf, const struct rf_file *file);
 
+struct rf_put_file_options {
+    bool dry_run; /* store nothing: the result says what would be stored and what is there */
+    /* So many bytes of the file are done; often, and from 0 again when the file changed meanwhile.
+     * May be NULL. */
+    void (*progress)(void *user, uint64_t bytes);
+    void *user;
+};
+
 struct rf_put_file_result {
     struct rf_blobref ref;     /* of the file blob */
     struct rf_blobref content; /* of the content when it is one blob; else algo 0 */
@@ -62,8 +70,9 @@ struct rf_put_file_result {
 /* Store a regular file: content as parts, then the file blob. name is what the file blob calls it:
  * not empty, ".", ".." or with '/'. Memory: 4 MiB and the file blob, whatever the file's size.
  * RF_INVALID when it is no regular file or changed while being read (3 tries). RF_NOT_FOUND,
- * RF_DENIED, RF_IO: it cannot be read. */
+ * RF_DENIED, RF_IO: it cannot be read. options may be NULL. */
 RF_MUST_USE enum rf_status rf_put_file(struct rf_store *store, const char *path, const char *name,
+                                       const struct rf_put_file_options *options,
                                        struct rf_put_file_result *out, struct rf_error *err);
 
 /* Up to size bytes of a file's content from offset, joined over its parts; *got is less only at the

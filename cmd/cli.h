@@ -70,7 +70,7 @@ extern const size_t rf_cli_option_count;
 struct rf_args {
     const struct rf_command *command;
     const char *values[RF_CLI_OPTIONS_MAX]; /* by row of the option table; NULL: not given */
-    const char *lists[RF_LIST_MAX];     /* of the one list option of the command */
+    const char *lists[RF_LIST_MAX]; /* of the one list option of the command */
     size_t list_count;
     char **words;  /* arguments that are no options */
     int word_count;
@@ -140,12 +140,18 @@ void rf_warn(struct rf_cli *cli, const char *format, ...) RF_PRINTF(2, 3);
 int rf_fail(struct rf_cli *cli, const struct rf_error *err);
 /* The same for words of one's own. */
 int rf_fail_with(struct rf_cli *cli, int code, const char *format, ...) RF_PRINTF(3, 4);
-/* As rf_fail for what reading an argument gave: RF_INVALID and RF_LIMIT mean that it is not what the
- * command takes, RF_EXIT_USAGE. */
+/* As rf_fail for what reading an argument gave: RF_INVALID and RF_LIMIT mean that it is not what
+ * the command takes, RF_EXIT_USAGE. */
 int rf_fail_argument(struct rf_cli *cli, const struct rf_error *err);
 /* RF_EXIT_ACCESS when an errno says that something may not be read or written, else
  * RF_EXIT_FAILED. */
 int rf_exit_of_errno(int errnum);
+
+/* "1 file", "2 files": a number with its noun, in the plural where it must be. */
+#define RF_COUNT_TEXT 64
+const char *rf_count_format(uint64_t count, const char *noun, char out[RF_COUNT_TEXT]);
+/* The same for an argument of a printf; lives until the end of the block. */
+#define RF_COUNT(count, noun) rf_count_format((count), (noun), (char[RF_COUNT_TEXT]){0})
 
 /* "1.5 KiB". */
 #define RF_SIZE_TEXT 24
@@ -160,7 +166,7 @@ size_t rf_text_fit(struct rf_bytes text, size_t columns);
 
 /* What a long command has done; a total of 0 is not known. */
 struct rf_progress {
-    const char *unit; /* "files", "changes" */
+    const char *noun; /* what is counted: "file", "change" */
     uint64_t done, total, bytes, bytes_total, errors;
     const char *note; /* at the end, or NULL */
 };

@@ -184,8 +184,8 @@ static int run(struct deletion *del)
     rf_summary_int(cli, "absent", (int64_t)del->absent);
     rf_summary_int(cli, "errors", (int64_t)del->errors);
     if (del->deleted + del->absent > 1 || del->dry_run)
-        rf_say(cli, "%s%llu blobs", del->dry_run ? "would delete " : "deleted ",
-               (unsigned long long)del->deleted);
+        rf_say(cli, "%s%s", del->dry_run ? "would delete " : "deleted ",
+               RF_COUNT(del->deleted, "blob"));
     if (rf_stop_asked())
         return RF_EXIT_STOPPED;
     return del->errors || del->absent ? RF_EXIT_FAILED : RF_EXIT_OK;

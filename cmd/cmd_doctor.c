@@ -161,10 +161,8 @@ static void check_store(struct doctor *doctor)
              status == RF_NOT_FOUND ? "; 'refuge init' makes it" : "");
     else
         tell(doctor, VERDICT_OK, "store",
-             "%llu blobs, %s, %llu changes; 'refuge store verify' reads "
-             "all of it",
-             (unsigned long long)info.blobs, rf_size_format(info.bytes, size),
-             (unsigned long long)info.next_seq - 1);
+             "%s, %s, %s; 'refuge store verify' reads all of it", RF_COUNT(info.blobs, "blob"),
+             rf_size_format(info.bytes, size), RF_COUNT(info.next_seq - 1, "change"));
     rf_store_close(store);
 }
 
@@ -231,7 +229,8 @@ static void check_jail(struct doctor *doctor)
             tell(doctor, VERDICT_WARN, "mapper", "%s", one.message);
         }
         if (!broken)
-            tell(doctor, VERDICT_OK, "mapper", "%zu mappers load", count);
+            tell(doctor, VERDICT_OK, "mapper", "%s load%s", RF_COUNT(count, "mapper"),
+                 count == 1 ? "s" : "");
     }
     rf_pool_close(pool);
     rf_names_free(paths, count);

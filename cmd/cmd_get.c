@@ -26,7 +26,7 @@ struct get {
 
 static enum rf_status write_out(struct get *get, struct rf_bytes bytes, struct rf_error *err)
 {
-    struct rf_progress progress = {.unit = "blobs", .bytes_total = get->total};
+    struct rf_progress progress = {.noun = "blob", .total = 1, .bytes_total = get->total};
 
     if (get->fd < 0) {
         if (!rf_out_write(get->cli, bytes))
@@ -44,6 +44,7 @@ static enum rf_status write_out(struct get *get, struct rf_bytes bytes, struct r
     }
     get->written += bytes.size;
     progress.bytes = get->written;
+    progress.done = get->written == get->total;
     if (get->fd >= 0)
         rf_progress_show(get->cli, &progress);
     return rf_stop_asked() ? RF_CANCELLED : RF_OK;

@@ -20,7 +20,7 @@
 
 static void show_progress(void *user, const struct rf_index_progress *progress)
 {
-    struct rf_progress shown = {.unit = "changes",
+    struct rf_progress shown = {.noun = "change",
                                 .done = progress->changes_done,
                                 .total = progress->changes_total,
                                 .errors = progress->dead_letters,
@@ -119,14 +119,14 @@ static int tell_totals(struct rf_cli *cli, const struct rf_index_home *index,
     rf_summary_int(cli, "map_cpu_us", (int64_t)totals->pool_cpu_us);
     rf_summary_int(cli, "sink_us", (int64_t)totals->sink_us);
     rf_summary_int(cli, "feed_us", (int64_t)totals->feed_us);
-    rf_say(cli, "index '%s' %s: %llu items and %llu rows in this run", index->name,
-           stopped ? "stopped" : "is up to date", (unsigned long long)totals->items,
-           (unsigned long long)totals->rows);
+    rf_say(cli, "index '%s' %s: %s and %s in this run", index->name,
+           stopped ? "stopped" : "is up to date", RF_COUNT(totals->items, "item"),
+           RF_COUNT(totals->rows, "row"));
     if (aside)
         rf_say(cli, "%llu set aside; 'refuge index errors' says why", (unsigned long long)aside);
     if (totals->parked)
-        rf_say(cli, "%llu wait for blobs that are not in the store",
-               (unsigned long long)totals->parked);
+        rf_say(cli, "%llu wait%s for blobs that are not in the store",
+               (unsigned long long)totals->parked, totals->parked == 1 ? "s" : "");
     if (stopped)
         return RF_EXIT_STOPPED;
     return aside || broken ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
@@ -252,9 +252,8 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     rf_summary_int(cli, "differences", (int64_t)report.differences);
     rf_summary_int(cli, "limit_letters", (int64_t)report.limit_letters);
     if (status == RF_OK || status == RF_CORRUPT)
-        rf_out_printf(cli, "%llu tables, %llu rows compared: %llu differences%s\n",
-                      (unsigned long long)report.tables, (unsigned long long)report.rows,
-                      (unsigned long long)report.differences,
+        rf_out_printf(cli, "%s, %s compared: %s%s\n", RF_COUNT(report.tables, "table"),
+                      RF_COUNT(report.rows, "row"), RF_COUNT(report.differences, "difference"),
                       report.limit_letters ? "; dead letters of class limit were left out" : "");
     return status ? rf_fail(cli, &err) : RF_EXIT_OK;
 }

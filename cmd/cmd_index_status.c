@@ -66,12 +66,12 @@ static void print_counts(struct rf_cli *cli, const struct rf_sink_counts *counts
                   (unsigned long long)counts->items, (unsigned long long)counts->rows,
                   (unsigned long long)counts->parts);
     if (counts->parked_slow + counts->parked_need + counts->parked_ready)
-        rf_out_printf(cli, "  parked    %llu for the slow lane, %llu wait for blobs, %llu ready\n",
+        rf_out_printf(cli, "  parked    %llu for the slow lane, %llu for blobs, %llu ready\n",
                       (unsigned long long)counts->parked_slow,
                       (unsigned long long)counts->parked_need,
                       (unsigned long long)counts->parked_ready);
     if (counts->cuts)
-        rf_out_printf(cli, "  cleaned   %llu values\n", (unsigned long long)counts->cuts);
+        rf_out_printf(cli, "  cleaned   %s\n", RF_COUNT(counts->cuts, "value"));
     rf_out_int(&cli->out, "items", (int64_t)counts->items);
     rf_out_int(&cli->out, "rows", (int64_t)counts->rows);
     rf_out_int(&cli->out, "parts", (int64_t)counts->parts);
@@ -177,8 +177,8 @@ int cmd_index_status(struct rf_cli *cli)
     code = show_index(cli, cli->args.word_count ? cli->args.words[0] : NULL, newest, &set_aside);
     rf_summary_int(cli, "dead_letters", (int64_t)set_aside);
     if (set_aside)
-        rf_say(cli, "'refuge index errors' says why %llu are set aside",
-               (unsigned long long)set_aside);
+        rf_say(cli, "'refuge index errors' says why %llu %s set aside",
+               (unsigned long long)set_aside, set_aside == 1 ? "is" : "are");
     return code ? code : set_aside ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }
 
@@ -201,9 +201,9 @@ int cmd_status(struct rf_cli *cli)
     rf_store_close(store);
     if (code)
         return code;
-    rf_out_printf(cli, "home      %s\nstore     %llu blobs, %s, %s on disk, %llu changes\n",
-                  cli->home.path, (unsigned long long)info.blobs, rf_size_format(info.bytes, size),
-                  rf_size_format(info.disk_bytes, disk), (unsigned long long)info.next_seq - 1);
+    rf_out_printf(cli, "home      %s\nstore     %s, %s, %s on disk, %s\n", cli->home.path,
+                  RF_COUNT(info.blobs, "blob"), rf_size_format(info.bytes, size),
+                  rf_size_format(info.disk_bytes, disk), RF_COUNT(info.next_seq - 1, "change"));
     rf_summary_text(cli, "home", cli->home.path);
     rf_summary_int(cli, "blobs", (int64_t)info.blobs);
     rf_summary_int(cli, "bytes", (int64_t)info.bytes);

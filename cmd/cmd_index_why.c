@@ -203,9 +203,9 @@ static void print_state(struct why *why)
         rf_out_word(cli, rf_bytes_text(why->reason));
         rf_out_printf(cli, "\n");
     } else if (why->rows || why->parts) {
-        rf_out_printf(cli, "mapped: %llu rows%s%s%s", (unsigned long long)why->rows,
-                      tables[0] ? " (" : "", tables, tables[0] ? ")" : "");
-        rf_out_printf(cli, why->parts ? ", %llu parts\n" : "\n", (unsigned long long)why->parts);
+        rf_out_printf(cli, "mapped: %s%s%s%s", RF_COUNT(why->rows, "row"), tables[0] ? " (" : "",
+                      tables, tables[0] ? ")" : "");
+        rf_out_printf(cli, why->parts ? ", %s\n" : "\n", RF_COUNT(why->parts, "part"));
     } else {
         rf_out_printf(cli, "no match, or it made no rows\n");
     }

@@ -95,9 +95,9 @@ static void print_file(struct rf_cli *cli, const struct rf_file *file)
         rf_time_format(us, time);
     rf_out_printf(cli, "  file     ");
     rf_out_word(cli, file->name);
-    rf_out_printf(cli, "\n  content  %llu bytes in %zu parts\n  modified %s\n  mode     %04o\n",
-                  (unsigned long long)file->size, file->part_count, known ? time : "unknown",
-                  file->mode & 07777);
+    rf_out_printf(cli, "\n  content  %s in %s\n  modified %s\n  mode     %04o\n",
+                  RF_COUNT(file->size, "byte"), RF_COUNT(file->part_count, "part"),
+                  known ? time : "unknown", file->mode & 07777);
     rf_out_name(&cli->out, file->name);
     rf_out_int(&cli->out, "content_size", (int64_t)file->size);
     rf_out_int(&cli->out, "parts", (int64_t)file->part_count);
@@ -154,8 +154,8 @@ static enum rf_status stat_one(struct rf_cli *cli, struct rf_store *store,
         return status;
     rf_blobref_format(ref, text);
     rf_time_format(stat.timestamp_us, time);
-    rf_out_printf(cli, "%s\n  size     %llu bytes (%s)\n  stored   %s, change %llu%s\n", text,
-                  (unsigned long long)stat.size, rf_size_format(stat.size, size), time,
+    rf_out_printf(cli, "%s\n  size     %s (%s)\n  stored   %s, change %llu%s\n", text,
+                  RF_COUNT(stat.size, "byte"), rf_size_format(stat.size, size), time,
                   (unsigned long long)stat.seq, stat.part ? ", part of a file" : "");
     rf_out_begin(&cli->out, "item");
     rf_out_text(&cli->out, "ref", text);

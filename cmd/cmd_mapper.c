@@ -102,7 +102,8 @@ static int load_all(struct rf_cli *cli, char **paths, size_t count, bool details
     if (rf_stop_asked())
         return RF_EXIT_STOPPED;
     if (broken)
-        rf_say(cli, "%zu of %zu mappers do not load", broken, count);
+        rf_say(cli, "%zu of %s %s not load", broken, RF_COUNT(count, "mapper"),
+               broken == 1 ? "does" : "do");
     return broken ? RF_EXIT_FAILED : RF_EXIT_OK;
 }
 
@@ -311,9 +312,9 @@ static void print_others(struct run *run, const struct rf_decl *decl, struct rf_
     while (rf_output_next(&reader, &record, NULL) == RF_OK) {
         if (record.kind == RF_RECORD_PART) {
             run->parts++;
-            rf_out_printf(cli, "part %.*s, %llu bytes%s ", (int)record.media.size,
-                          (const char *)record.media.data, (unsigned long long)
-                          (record.inlined ? record.bytes.size : record.size),
+            rf_out_printf(cli, "part %.*s, %s%s ", (int)record.media.size,
+                          (const char *)record.media.data,
+                          RF_COUNT(record.inlined ? record.bytes.size : record.size, "byte"),
                           record.inlined ? ", made by the mapper" : "");
             rf_out_word(cli, record.name.data ? record.name : rf_bytes("", 0));
             rf_out_printf(cli, "\n");
@@ -385,8 +386,8 @@ static int print_call(struct run *run, const struct rf_call *call, const struct 
         for (size_t i = 0; i < decl->table_count; i++)
             run->rows += print_table_rows(run, decl, i, call->output, item->size);
         print_others(run, decl, call->output, item->size);
-        rf_say(cli, "%llu rows, %llu parts in %.1f ms CPU", (unsigned long long)run->rows,
-               (unsigned long long)run->parts, (double)call->cpu_us / 1000);
+        rf_say(cli, "%s, %s in %.1f ms CPU", RF_COUNT(run->rows, "row"),
+               RF_COUNT(run->parts, "part"), (double)call->cpu_us / 1000);
         break;
     case RF_CALL_NONE:
         rf_say(cli, "mapper '%s' does not want this item: its 'on' or 'match' says so", decl->name);

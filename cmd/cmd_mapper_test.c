@@ -454,8 +454,7 @@ static void check_test(struct suite *suite, size_t index, struct differences *di
     if (golden)
         check_golden(suite, golden, first, &have, diff);
     if (rf_json_int(rf_json_find(test, "parts"), &parts) && (uint64_t)parts != first->parts)
-        differ(diff, "%llu parts were made, %lld expected", (unsigned long long)first->parts,
-               (long long)parts);
+        differ(diff, "made %s, %lld expected", RF_COUNT(first->parts, "part"), (long long)parts);
 }
 
 static void print_test(struct suite *suite, const char *name, const struct differences *diff)
@@ -585,7 +584,7 @@ static int test_all(struct suite *suite, char **paths, size_t count)
     rf_summary_int(cli, "failed", suite->failed);
     rf_summary_int(cli, "updated", suite->updated);
     if (suite->updated)
-        rf_say(cli, "%lld golden files written", (long long)suite->updated);
+        rf_say(cli, "%s written", RF_COUNT((uint64_t)suite->updated, "golden file"));
     return code;
 }
 

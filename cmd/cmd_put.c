@@ -25,12 +25,30 @@
 
 enum job_state { JOB_FREE, JOB_WAITS, JOB_RUNS, JOB_DONE };
 
+struct put;
+
 struct job {
+    struct put *put;
     enum job_state state;
     char *path;
+    uint64_t at; /* bytes of the file that are done, as its worker last said */
     enum rf_status status;
     struct rf_error error;
     struct rf_put_file_result result;
+};
+
+/* What a folder holds that is not stored. */
+enum skipped { SKIPPED_SYMLINK, SKIPPED_FIFO, SKIPPED_SOCKET, SKIPPED_DEVICE, SKIPPED_HOME };
+#define SKIPPED_COUNT (SKIPPED_HOME + 1)
+
+static const struct {
+    const char *noun, *key;
+} skipped_names[SKIPPED_COUNT] = {
+    [SKIPPED_SYMLINK] = {"symlink", "skipped_symlinks"},
+    [SKIPPED_FIFO] = {"fifo", "skipped_fifos"},
+    [SKIPPED_SOCKET] = {"socket", "skipped_sockets"},
+    [SKIPPED_DEVICE] = {"device", "skipped_devices"},
+    [SKIPPED_HOME] = {"home", "skipped_homes"},
 };
 
 struct put {
@@ -40,8 +58,9 @@ struct put {
     int code;
     dev_t home_dev;
     ino_t home_ino;
-    struct rf_progress progress;
-    uint64_t files, present, bytes, stored, skipped;
+    struct rf_progress progress; /* of what is printed */
+    _Atomic uint64_t moving;     /* bytes of what is not: files under way */
+    uint64_t files, present, bytes, stored, skipped[SKIPPED_COUNT];
 
     pthread_mutex_t lock;
     pthread_cond_t work, done;
@@ -59,6 +78,23 @@ static const char *base_name(const char *path)
     const char *slash = strrchr(path, '/');
 
     return slash && slash[1] ? slash + 1 : path;
+}
+
+static void note_progress(void *user, uint64_t bytes)
+{
+    struct job *job = user;
+
+    job->put->moving += bytes - job->at;
+    job->at = bytes;
+}
+
+static void run_job(struct job *job)
+{
+    struct rf_put_file_options options = {.dry_run = job->put->dry_run, .progress = note_progress,
+                                          .user = job};
+
+    job->status = rf_put_file(job->put->store, job->path, base_name(job->path), &options,
+                              &job->result, &job->error);
 }
 
 static void *work(void *argument)
@@ -79,8 +115,7 @@ static void *work(void *argument)
         job = &put->ring[put->next++ % RING_JOBS];
         job->state = JOB_RUNS;
         pthread_mutex_unlock(&put->lock);
-        job->status = rf_put_file(put->store, job->path, base_name(job->path), &job->result,
-                                  &job->error);
+        run_job(job);
         pthread_mutex_lock(&put->lock);
         job->state = JOB_DONE;
         pthread_cond_signal(&put->done);
@@ -121,7 +156,7 @@ static void print_item(struct put *put, const char *path, const struct rf_blobre
     rf_blobref_format(ref, text);
     rf_out_printf(cli, "%s  ", text);
     rf_out_word(cli, rf_bytes_text(path));
-    rf_out_printf(cli, "\n");
+    rf_out_printf(cli, put->dry_run && present ? "  (there already)\n" : "\n");
     rf_out_begin(&cli->out, "item");
     rf_out_text(&cli->out, "ref", text);
     rf_out_name(&cli->out, rf_bytes_text(path));
@@ -157,8 +192,17 @@ static void finish_job(struct put *put, struct job *job)
                    job->result.present);
     else if (!put->fatal)
         tell_failure(put, &job->error);
+    put->moving -= job->at;
     free(job->path);
     memset(job, 0, sizeof *job);
+}
+
+static void show_progress(struct put *put)
+{
+    struct rf_progress shown = put->progress;
+
+    shown.bytes += put->moving;
+    rf_progress_show(put->cli, &shown);
 }
 
 /* Print what is done at the head of the ring, until it holds at most `most` jobs. */
@@ -172,7 +216,7 @@ static void drain(struct put *put, size_t most)
         if (job->state == JOB_DONE) {
             pthread_mutex_unlock(&put->lock);
             finish_job(put, job);
-            rf_progress_show(put->cli, &put->progress);
+            show_progress(put);
             pthread_mutex_lock(&put->lock);
             put->first++;
             continue;
@@ -185,7 +229,7 @@ static void drain(struct put *put, size_t most)
         until.tv_nsec %= 1000000000;
         (void)pthread_cond_timedwait(&put->done, &put->lock, &until);
         pthread_mutex_unlock(&put->lock);
-        rf_progress_show(put->cli, &put->progress);
+        show_progress(put);
         pthread_mutex_lock(&put->lock);
     }
     pthread_mutex_unlock(&put->lock);
@@ -198,6 +242,7 @@ static void submit(struct put *put, const char *path)
     drain(put, RING_JOBS - 1);
     pthread_mutex_lock(&put->lock);
     job = &put->ring[put->last % RING_JOBS];
+    job->put = put;
     job->path = strdup(path);
     if (!job->path)
         abort();
@@ -233,18 +278,19 @@ static void take_file(struct put *put, const char *path, uint64_t size)
         put->progress.bytes_total += size;
         return;
     }
-    if (put->dry_run) {
-        rf_out_word(put->cli, rf_bytes_text(path));
-        rf_out_printf(put->cli, "\n");
-        rf_out_begin(&put->cli->out, "item");
-        rf_out_name(&put->cli->out, rf_bytes_text(path));
-        rf_out_int(&put->cli->out, "size", (int64_t)size);
-        rf_out_end(&put->cli->out);
-        put->files++;
-        put->bytes += size;
-        return;
-    }
     submit(put, path);
+}
+
+static void skip(struct put *put, const FTSENT *entry, enum skipped kind)
+{
+    if (!put->scan && (kind == SKIPPED_HOME || wanted(put, entry->fts_name)))
+        put->skipped[kind]++;
+}
+
+static enum skipped kind_of(mode_t mode)
+{
+    return S_ISLNK(mode) ? SKIPPED_SYMLINK : S_ISFIFO(mode) ? SKIPPED_FIFO
+           : S_ISSOCK(mode) ? SKIPPED_SOCKET : SKIPPED_DEVICE;
 }
 
 static void tell_entry(struct put *put, const FTSENT *entry)
@@ -261,7 +307,8 @@ static void tell_entry(struct put *put, const FTSENT *entry)
 static void walk(struct put *put, const char *path)
 {
     char *roots[2] = {(char *)path, NULL};
-    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, put->scan ? NULL : compare_names);
+    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR,
+                         put->scan ? NULL : compare_names);
     FTSENT *entry;
 
     if (!tree)
@@ -270,8 +317,10 @@ static void walk(struct put *put, const char *path)
         switch (entry->fts_info) {
         case FTS_D: /* a home within the folder is not put into itself */
             if (entry->fts_statp->st_dev == put->home_dev &&
-                entry->fts_statp->st_ino == put->home_ino)
+                entry->fts_statp->st_ino == put->home_ino) {
                 fts_set(tree, entry, FTS_SKIP);
+                skip(put, entry, SKIPPED_HOME);
+            }
             break;
         case FTS_F:
             if (wanted(put, entry->fts_name))
@@ -285,7 +334,7 @@ static void walk(struct put *put, const char *path)
         case FTS_SL:
         case FTS_SLNONE:
         case FTS_DEFAULT:
-            put->skipped += !put->scan;
+            skip(put, entry, kind_of(entry->fts_statp->st_mode));
             break;
         default:
             break;
@@ -311,8 +360,9 @@ static enum rf_status wait_stdin(struct put *put, uint64_t size)
     return RF_OK;
 }
 
-static enum rf_status copy_stdin(struct put *put, struct rf_upload *upload, uint64_t *size,
-                                 struct rf_error *err)
+/* Into an upload, or only into a hasher. */
+static enum rf_status copy_stdin(struct put *put, struct rf_upload *upload,
+                                 struct rf_hasher *hasher, uint64_t *size, struct rf_error *err)
 {
     uint8_t *block = malloc(STDIN_BLOCK);
     enum rf_status status = RF_OK;
@@ -329,7 +379,10 @@ static enum rf_status copy_stdin(struct put *put, struct rf_upload *upload, uint
         if (got == 0)
             break;
         if (got > 0) {
-            status = rf_upload_write(upload, rf_bytes(block, (size_t)got), err);
+            if (upload)
+                status = rf_upload_write(upload, rf_bytes(block, (size_t)got), err);
+            else
+                rf_hasher_update(hasher, block, (size_t)got);
             *size += (uint64_t)got;
         } else if (errno != EINTR) {
             status = rf_error_errno(err, RF_IO, errno, "cannot read standard input");
@@ -339,9 +392,43 @@ static enum rf_status copy_stdin(struct put *put, struct rf_upload *upload, uint
     return status;
 }
 
-static void put_stdin(struct put *put)
+static enum rf_status store_stdin(struct put *put, struct rf_blobref *ref, uint64_t *size,
+                                  enum rf_put_outcome *outcome, struct rf_error *err)
 {
     struct rf_upload *upload = NULL;
+    enum rf_status status = rf_upload_open(&upload, put->store, err);
+
+    if (status == RF_OK)
+        status = copy_stdin(put, upload, NULL, size, err);
+    if (status == RF_OK)
+        status = rf_upload_commit(upload, NULL, false, ref, outcome, err);
+    rf_upload_close(upload);
+    return status;
+}
+
+/* What store_stdin would answer. */
+static enum rf_status try_stdin(struct put *put, struct rf_blobref *ref, uint64_t *size,
+                                enum rf_put_outcome *outcome, struct rf_error *err)
+{
+    struct rf_hasher *hasher = rf_hasher_new();
+    struct rf_stat stat;
+    enum rf_status status = copy_stdin(put, NULL, hasher, size, err);
+
+    rf_hasher_finish(hasher, ref);
+    rf_hasher_free(hasher);
+    if (status == RF_OK)
+        status = rf_store_stat(put->store, ref, &stat, err);
+    if (status == RF_OK)
+        *outcome = stat.part ? RF_PUT_LIFTED : RF_PUT_PRESENT;
+    if (status != RF_NOT_FOUND)
+        return status;
+    rf_error_clear(err);
+    *outcome = RF_PUT_NEW;
+    return RF_OK;
+}
+
+static void put_stdin(struct put *put)
+{
     struct rf_error err = {0};
     struct rf_blobref ref;
     enum rf_put_outcome outcome;
@@ -350,17 +437,11 @@ static void put_stdin(struct put *put)
 
     if (put->scan)
         return;
-    if (put->dry_run) {
-        take_file(put, "-", 0);
-        return;
-    }
     drain(put, 0);
-    status = rf_upload_open(&upload, put->store, &err);
-    if (status == RF_OK)
-        status = copy_stdin(put, upload, &size, &err);
-    if (status == RF_OK)
-        status = rf_upload_commit(upload, NULL, false, &ref, &outcome, &err);
-    rf_upload_close(upload);
+    if (put->dry_run)
+        status = try_stdin(put, &ref, &size, &outcome, &err);
+    else
+        status = store_stdin(put, &ref, &size, &outcome, &err);
     if (status == RF_OK)
         print_item(put, "-", &ref, size, outcome == RF_PUT_NEW ? size : 0,
                    outcome == RF_PUT_PRESENT);
@@ -396,25 +477,48 @@ static void take_arguments(struct put *put)
         take_argument(put, args->words[i]);
 }
 
+/* "2 symlinks, 1 fifo"; how many in all. */
+static uint64_t list_skipped(struct put *put, struct rf_buf *out)
+{
+    uint64_t total = 0;
+
+    for (int i = 0; i < SKIPPED_COUNT; i++) {
+        uint64_t count = put->skipped[i];
+
+        rf_summary_int(put->cli, skipped_names[i].key, (int64_t)count);
+        if (count)
+            rf_buf_printf(out, "%s%s", total ? ", " : "", RF_COUNT(count, skipped_names[i].noun));
+        total += count;
+    }
+    return total;
+}
+
 static void summarise(struct put *put)
 {
     struct rf_cli *cli = put->cli;
     char bytes[RF_SIZE_TEXT], stored[RF_SIZE_TEXT];
+    struct rf_buf kinds;
+    uint64_t skipped;
 
+    rf_buf_init(&kinds, 4096);
     rf_summary_int(cli, "files", (int64_t)put->files);
     rf_summary_int(cli, "present", (int64_t)put->present);
     rf_summary_int(cli, "bytes", (int64_t)put->bytes);
     rf_summary_int(cli, "stored", (int64_t)put->stored);
-    rf_summary_int(cli, "skipped", (int64_t)put->skipped);
+    skipped = list_skipped(put, &kinds);
+    rf_summary_int(cli, "skipped", (int64_t)skipped);
     rf_summary_int(cli, "errors", (int64_t)put->progress.errors);
-    if (put->files + put->progress.errors <= 1 && !put->dry_run && !put->skipped)
-        return;
-    rf_say(cli,
-           "%s%llu files, %s; %llu were there already, %s stored, %llu not regular, %llu failed",
-           put->dry_run ? "would put " : "", (unsigned long long)put->files,
-           rf_size_format(put->bytes, bytes), (unsigned long long)put->present,
-           rf_size_format(put->stored, stored), (unsigned long long)put->skipped,
-           (unsigned long long)put->progress.errors);
+    if (put->files + put->progress.errors > 1 || put->dry_run || skipped)
+        rf_say(cli, "%s%s, %s; %llu %s there already, %s %s, %llu failed",
+               put->dry_run ? "would put " : "", RF_COUNT(put->files, "file"),
+               rf_size_format(put->bytes, bytes), (unsigned long long)put->present,
+               put->dry_run ? (put->present == 1 ? "is" : "are")
+                            : (put->present == 1 ? "was" : "were"),
+               rf_size_format(put->stored, stored), put->dry_run ? "to store" : "stored",
+               (unsigned long long)put->progress.errors);
+    if (skipped)
+        rf_say(cli, "skipped %s: of a folder only regular files are stored", rf_buf_text(&kinds));
+    rf_buf_release(&kinds);
 }
 
 static int run(struct put *put)
@@ -422,11 +526,9 @@ static int run(struct put *put)
     struct rf_cli *cli = put->cli;
     int code = RF_EXIT_OK;
 
-    if (!put->dry_run) {
-        put->store = rf_home_store(cli, RF_STORE_WRITE, &code);
-        if (!put->store)
-            return code;
-    }
+    put->store = rf_home_store(cli, put->dry_run ? RF_STORE_READ : RF_STORE_WRITE, &code);
+    if (!put->store)
+        return code;
     if (isatty(STDERR_FILENO) &&
         !cli->out.quiet) { /* a total is worth a second walk only to eyes */
         put->scan = true;
@@ -458,7 +560,7 @@ int cmd_put(struct rf_cli *cli)
     put->cli = cli;
     put->dry_run = rf_args_flag(&cli->args, "dry-run");
     put->worker_max = (unsigned)jobs;
-    put->progress.unit = "files";
+    put->progress.noun = "file";
     pthread_mutex_init(&put->lock, NULL);
     pthread_cond_init(&put->work, NULL);
     pthread_cond_init(&put->done, NULL);

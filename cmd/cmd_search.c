@@ -87,7 +87,8 @@ static bool join_words(const struct rf_cli *cli, struct rf_buf *words)
 
 static int search(struct rf_cli *cli, const struct rf_index_home *index, const char *words)
 {
-    struct rf_search_options options = {.limit = (size_t)rf_args_number(&cli->args, "limit"),
+    uint64_t limit = rf_args_number(&cli->args, "limit");
+    struct rf_search_options options = {.limit = limit ? (size_t)limit : RF_HITS_MAX,
                                         .table = rf_args_text(&cli->args, "table")};
     struct rf_error err = {0};
     enum rf_status status;
@@ -100,7 +101,7 @@ static int search(struct rf_cli *cli, const struct rf_index_home *index, const c
         return RF_EXIT_OK;
     if (status)
         return rf_fail_argument(cli, &err);
-    rf_say(cli, "%llu %s", (unsigned long long)total, total == 1 ? "hit" : "hits");
+    rf_say(cli, "%s", RF_COUNT(total, "hit"));
     return RF_EXIT_OK;
 }
 

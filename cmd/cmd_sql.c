@@ -168,6 +168,12 @@ static int ask(struct rf_cli *cli, const struct rf_index_home *index, const char
     struct rf_error err = {0};
     enum rf_status status;
 
+    if (query[0] == '.') /* .tables, .schema, .help */
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "'%.*s' is a command of the sqlite3 shell, not SQL: 'refuge sql' "
+                            "without a QUERY starts that shell on a terminal; \"select name, sql "
+                            "from sqlite_schema\" lists tables here",
+                            (int)strcspn(query, " \t\n"), query);
     if (cli->out.json)
         status = rf_query_sql(index->url, query, NULL, json_row, cli, &rf_stop_flag, &err);
     else if (rf_args_flag(&cli->args, "csv"))

@@ -16,7 +16,7 @@ static void tell_problem(void *user, const char *line)
 
 static void show_progress(void *user, uint64_t done, uint64_t total)
 {
-    struct rf_progress progress = {.unit = "changes", .done = done, .total = total};
+    struct rf_progress progress = {.noun = "change", .done = done, .total = total};
 
     rf_progress_show(user, &progress);
 }
@@ -44,13 +44,13 @@ int cmd_store_verify(struct rf_cli *cli)
     rf_summary_int(cli, "missing", (int64_t)report.missing);
     rf_summary_int(cli, "rebuilt", (int64_t)report.rebuilt);
     rf_summary_int(cli, "removed", (int64_t)report.removed);
-    rf_out_printf(cli, "%llu changes, %llu blobs, %s read: %llu corrupt, %llu missing",
-                  (unsigned long long)report.changes, (unsigned long long)report.blobs,
+    rf_out_printf(cli, "%s, %s, %s read: %llu corrupt, %llu missing",
+                  RF_COUNT(report.changes, "change"), RF_COUNT(report.blobs, "blob"),
                   rf_size_format(report.bytes, size), (unsigned long long)report.corrupt,
                   (unsigned long long)report.missing);
     if (repair)
-        rf_out_printf(cli, ", %llu lookup runs made again, %llu stray files removed",
-                      (unsigned long long)report.rebuilt, (unsigned long long)report.removed);
+        rf_out_printf(cli, ", %s made again, %s removed", RF_COUNT(report.rebuilt, "lookup run"),
+                      RF_COUNT(report.removed, "stray file"));
     rf_out_printf(cli, "\n");
     return status ? rf_fail(cli, &err) : RF_EXIT_OK;
 }

@@ -26,9 +26,10 @@ const struct rf_command rf_commands[] = {
      .help = "store files, or standard input, and print their blobrefs",
      .text =
          "A FILE is stored as a file blob (name, time, mode) whose content is joined from parts. "
-         "A FOLDER stands for every regular file in it, in sorted order. \"-\" stores standard "
-         "input as a bare blob without a name. One line is printed for each, when it is durable: "
-         "the blobref and the path.",
+         "A FOLDER stands for every regular file in it, in sorted order; what else it holds "
+         "(symlinks, fifos, sockets, devices) is skipped and counted. \"-\" stores standard input "
+         "as a bare blob without a name. One line is printed for each, when it is durable: the "
+         "blobref and the path. --dry-run reads everything and says what is there already.",
      .examples = "refuge put notes.json\tstore one file\n"
                  "refuge put --match '*.json' --match '*.csv' ~/exports\tstore some files of a "
                  "folder\n"
@@ -213,7 +214,7 @@ const struct rf_command rf_commands[] = {
      .arguments = "[QUERY]",
      .help = "ask an index by SQL, read-only",
      .text = "Without QUERY: a sqlite3 shell on a terminal, else the query is read from standard "
-             "input. On a terminal columns are cut to its width.",
+             "input. Commands of that shell (.tables) are no SQL and work only there. On a terminal columns are cut to its width.",
      .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"
                  "refuge sql --csv 'select item, key, value from record' > record.csv\tfor a "
                  "spreadsheet\n",
@@ -289,8 +290,10 @@ const struct rf_cli_option rf_cli_options[] = {
     {"ls", "long", 'l', RF_CLI_FLAG, NULL, NULL, "with size, time, and whether it is a part"},
     {"ls", "items", 0, RF_CLI_FLAG, NULL, NULL, "without the parts that file contents consist of"},
 
-    {"ls,changes,index errors", "limit", 0, RF_CLI_NUMBER, "N", NULL, "stop after so many"},
-    {"search", "limit", 0, RF_CLI_NUMBER, "N", "20", "stop after so many"},
+    {"ls,changes,index errors", "limit", 0, RF_CLI_NUMBER, "N", "0",
+     "stop after so many; 0: no limit"},
+    {"search", "limit", 0, RF_CLI_NUMBER, "N", "20",
+     "stop after so many; 0: the most, 100000"},
 
     {"delete", "content", 0, RF_CLI_FLAG, NULL, NULL,
      "also the content of a file that no other file holds"},

@@ -124,8 +124,8 @@ enum rf_status rf_mapper_item_path(struct rf_mapper_item *item, const char *path
     enum rf_status status = rf_store_open(&item->scratch, "memory:", &options, err);
 
     if (status == RF_OK)
-        status = rf_put_file(item->scratch, path, name ? name : slash ? slash + 1 : path, &result,
-                             err);
+        status = rf_put_file(item->scratch, path, name ? name : slash ? slash + 1 : path, NULL,
+                             &result, err);
     return status ? status : rf_mapper_item_ref(item, item->scratch, &result.ref, err);
 }
 

@@ -412,6 +412,13 @@ int rf_exit_of_errno(int errnum)
 
 /* ---- measures ---- */
 
+const char *rf_count_format(uint64_t count, const char *noun, char out[RF_COUNT_TEXT])
+{
+    snprintf(out, RF_COUNT_TEXT, "%llu %s%s", (unsigned long long)count, noun,
+             count == 1 ? "" : "s");
+    return out;
+}
+
 const char *rf_size_format(uint64_t bytes, char out[RF_SIZE_TEXT])
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -519,16 +526,18 @@ static void progress_line(struct rf_cli *cli, const struct rf_progress *p, struc
     if (p->bytes && seconds > 0)
         rf_buf_printf(line, "  %s/s", rf_size_format((uint64_t)((double)p->bytes / seconds), size));
     else if (seconds > 0)
-        rf_buf_printf(line, "  %.0f %s/s", (double)p->done / seconds, p->unit);
+        rf_buf_printf(line, "  %.0f %ss/s", (double)p->done / seconds, p->noun);
     if (p->bytes) {
         rf_buf_printf(line, "  %s", rf_size_format(p->bytes, size));
         if (p->bytes_total)
             rf_buf_printf(line, " / %s", rf_size_format(p->bytes_total, size));
     }
-    rf_buf_printf(line, "  %llu", (unsigned long long)p->done);
     if (p->total)
-        rf_buf_printf(line, " / %llu", (unsigned long long)p->total);
-    rf_buf_printf(line, " %s  %llu errors", p->unit, (unsigned long long)p->errors);
+        rf_buf_printf(line, "  %llu / %s", (unsigned long long)p->done,
+                      RF_COUNT(p->total, p->noun));
+    else
+        rf_buf_printf(line, "  %s", RF_COUNT(p->done, p->noun));
+    rf_buf_printf(line, "  %s", RF_COUNT(p->errors, "error"));
     if (share > 0.001 && share < 1) {
         format_span((int64_t)(seconds / share - seconds + 0.5), span);
         rf_buf_printf(line, "  ETA %s", span);
@@ -543,7 +552,7 @@ static void progress_json(struct rf_cli *cli, const struct rf_progress *p)
 
     rf_out_begin(out, "status");
     rf_out_real(out, "seconds", rf_seconds_since(cli->started_us));
-    rf_out_text(out, "unit", p->unit);
+    rf_out_text(out, "unit", p->noun);
     rf_out_int(out, "done", (int64_t)p->done);
     if (p->total)
         rf_out_int(out, "total", (int64_t)p->total);

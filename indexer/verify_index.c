@@ -180,9 +180,10 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     status = read_live(options, &arena, &live, err);
     if (status == RF_OK && live.pending)
         status = rf_error_set(err, RF_UNAVAILABLE,
-                              "%" PRIu64 " items of index '%s' still wait for the slow lane; run "
+                              "index '%s' is not settled: %" PRIu64 " mapping%s still wait%s; run "
                               "'refuge index run' first",
-                              live.pending, options->name);
+                              options->name, live.pending, live.pending == 1 ? "" : "s",
+                              live.pending == 1 ? "s" : "");
     if (status == RF_OK && live.position[0])
         status = rf_cursor_parse(&at, live.position, err);
     if (status == RF_OK)

@@ -50,6 +50,8 @@ struct rf_hit {
     int64_t timestamp_us; /* of the item or of what reaches it; INT64_MIN: unknown */
 };
 
+#define RF_HITS_MAX 100000 /* limit and offset together */
+
 struct rf_search_options {
     size_t limit;        /* 0: 20 */
     size_t offset;

@@ -606,8 +606,8 @@ static enum rf_status check_fts(struct compare *compare, const struct rf_table *
             status = check_range(compare, &check, check.first == 1 ? &stray : &(uint64_t){0}, err);
     }
     if (!status && stray)
-        say(compare, "table '%s': %" PRIu64 " full-text tokens belong to no row", table->name,
-            stray);
+        say(compare, "table '%s': %" PRIu64 " full-text token%s of no row", table->name, stray,
+            stray == 1 ? "" : "s");
     free(check.sums);
     if (check.tokenizer)
         check.api.xDelete(check.tokenizer);
@@ -734,14 +734,15 @@ static enum rf_status conclude(struct compare *compare, struct rf_error *err)
 
     if (count > LINES_MAX && compare->problem) {
         char line[64];
-        snprintf(line, sizeof line, "and %" PRIu64 " more differences", count - LINES_MAX);
+        snprintf(line, sizeof line, "and %" PRIu64 " more difference%s", count - LINES_MAX,
+                 count - LINES_MAX == 1 ? "" : "s");
         compare->problem(compare->user, line);
     }
     if (count)
         return rf_error_set(err, RF_CORRUPT,
                             "index '%s' is not what its blobs and mappers say: %" PRIu64
-                            " differences; make it again with 'refuge index rebuild'",
-                            compare->is.db.path, count);
+                            " difference%s; make it again with 'refuge index rebuild'",
+                            compare->is.db.path, count, count == 1 ? "" : "s");
     return RF_OK;
 }
 

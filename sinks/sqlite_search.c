@@ -18,7 +18,6 @@
 #define CACHE_BYTES (16u << 20)
 #define TERMS_MAX 64
 #define PIECES_MAX 64          /* of one term */
-#define HITS_MAX 100000        /* limit + offset */
 #define TIES_MAX 10000         /* of the last rank, read so that ties come by item */
 #define LIMIT_DEFAULT 20
 #define CLIMB_MAX 32           /* parents asked for a name and a time */
@@ -607,8 +606,8 @@ enum rf_status rf_sqlite_search(const char *path, const char *words,
         options = &defaults;
     limit = options->limit ? options->limit : LIMIT_DEFAULT;
     status = parse_terms(words, &search.terms, err);
-    if (!status && (limit > HITS_MAX || options->offset > HITS_MAX - limit))
-        status = rf_error_set(err, RF_LIMIT, "cannot show hits beyond the first %d", HITS_MAX);
+    if (!status && (limit > RF_HITS_MAX || options->offset > RF_HITS_MAX - limit))
+        status = rf_error_set(err, RF_LIMIT, "cannot show hits beyond the first %d", RF_HITS_MAX);
     if (!status)
         status = rf_db_open(&search.db, path, RF_DB_READ, CACHE_BYTES, NULL, err);
     if (status)

@@ -447,8 +447,8 @@ static void file_blobs_are_items_of_their_own(void **state)
     for (int i = 0; i < 300000; i++) /* 6.3 MB: several chunks, read by range */
         fprintf(file, "line %d of the content\n", i % 1000);
     fclose(file);
-    OK(rf_put_file(home.store, path, "first.txt", &one, err));
-    OK(rf_put_file(home.store, path, "second.txt", &two, err));
+    OK(rf_put_file(home.store, path, "first.txt", NULL, &one, err));
+    OK(rf_put_file(home.store, path, "second.txt", NULL, &two, err));
     run(&home);
     assert_int_equal(number(&home, "select count(*) from named where head = 'line '"), 2);
     assert_int_equal(number(&home, "select count(distinct size) from named"), 1);

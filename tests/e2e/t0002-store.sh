@@ -63,21 +63,47 @@ while [ $i -lt 300 ]; do
 done
 echo text >tree/b/note.txt
 ln -s note.txt tree/b/link
+ln -s nowhere.txt tree/b/dangling.txt
+ln -s . tree/b/loop
+mkfifo tree/b/pipe
+run refuge put --dry-run --json tree
+status_is "put --dry-run FOLDER" 0
+out_has "nothing of it is there" '"files":301,"present":0'
 run refuge put --json tree
 status_is "put FOLDER" 0
 is "stores every regular file" "$(grep -c '"type":"item"' "$out")" 301
 out_has "says so" '"files":301'
-out_has "and leaves links out" '"skipped":1'
+out_has "and leaves out what is none" '"skipped_symlinks":3,"skipped_fifos":1'
+out_has "all counted" '"skipped":4,"errors":0'
+err_has "and named" "skipped 3 symlinks, 1 fifo"
 run refuge put --match '*.txt' tree
 is "--match takes some" "$(wc -l <"$out")" 1
 out_has "that match" "tree/b/note.txt"
+err_has "of what is skipped too" "skipped 1 symlink: "
+ln -s tree folder
+run refuge put --json folder
+out_has "a link to a folder is that folder" '"files":301,"present":301'
 run refuge put tree
 ls tree/a | sort | sed 's|^|tree/a/|' >want
 sed 's/^[^ ]*  //' "$out" | grep '^tree/a' >got
 ok "in sorted order" cmp -s want got
 err_has "all there already" "301 were there already"
-run refuge put --dry-run --json tree x.json
-out_has "put --dry-run counts" '"files":302'
+printf new >tree/new.txt
+n=$(refuge changes | wc -l)
+run refuge put --dry-run tree x.json
+status_is "put --dry-run" 0
+err_has "counts what is there and what is not" \
+    "would put 303 files, $(cat tree/*/*.json tree/*.txt tree/b/note.txt x.json | wc -c | awk '
+        {printf "%.1f KiB", $1 / 1024}'); 302 are there already, 3 B to store, 0 failed"
+is "and says it of each" "$(grep -c '  (there already)$' "$out")" 302
+out_matches "of what is not, its blobref" '^sha256-[0-9a-f]{64}  tree/new.txt$'
+dry=$(grep 'tree/new.txt$' "$out")
+run refuge put --dry-run --json x.json
+out_has "as JSON" '"stored":0,"present":true'
+run refuge put --dry-run - <hello
+out_is "standard input is looked at as well" "$ref  -  (there already)"
+is "nothing was stored" "$(refuge changes | wc -l)" "$n"
+is "a put then gives the same blobref" "$(refuge put tree/new.txt)" "$dry"
 run refuge put x.json nowhere.json large
 status_is "a file that is not there" 1
 err_has "is named" "nowhere.json"

@@ -43,7 +43,7 @@ run refuge index errors
 status_is "no errors" 0
 run refuge index why walk.note
 status_is "why a file has rows" 0
-out_has "says which mapper made them" "mapped: 1 rows (notes 1)"
+out_has "says which mapper made them" "mapped: 1 row (notes 1)"
 run refuge index why x.json
 out_matches "why another has none" 'notes +no match'
 

@@ -66,6 +66,14 @@ is "the row, then the error" "$(sed 's/,"message.*//' "$out" | tr '\n' ' ')" \
 run refuge search --json --table nowhere fox
 status_is "a failing search with --json" 1
 out_matches "is an error object too" '^\{"type":"error","status":"not_found","message":"'
+for query in .tables '.schema record' .help; do
+    run refuge sql "$query"
+    status_is "$query is no SQL: status 2" 2
+    err_has "the shell that knows it is named" "'${query%% *}' is a command of the sqlite3 shell"
+    err_has "and what to ask instead" "sqlite_schema"
+done
+run sh -c "echo .tables | '$REFUGE' sql"
+status_is "nor is it from standard input" 2
 run refuge sql --index none 'select 1'
 status_is "an index that is not there" 1
 run refuge sql --csv --json 'select 1'
@@ -75,7 +83,12 @@ run sh -c "'$REFUGE' sql --csv '$endless select i from n' | head -1; exit 0"
 out_is "a reader that leaves ends an endless query" "$(printf 'i\r')"
 is "quietly" "$(cat "$err")" ""
 background "$REFUGE" sql --csv "$endless select max(i) from n"
-wait_for 20 "the program to catch SIGINT" grep -Eq '^SigCgt:.*[2367abef]$' "/proc/$pid/status"
+catches_int() # the program, not the shell that is about to become it
+{
+    case $(readlink "/proc/$pid/exe") in */refuge) ;; *) return 1 ;; esac
+    grep -Eq '^SigCgt:.*[2367abef]$' "/proc/$pid/status"
+}
+wait_for 20 "the program to catch SIGINT" catches_int
 kill -INT "$pid"
 wait "$pid"
 is "SIGINT ends a query with status 130" $? 130
@@ -97,6 +110,8 @@ err_has "-word leaves hits out" "1 hit"
 run refuge search --json fox --limit 1
 is "--json is one hit a line" "$(wc -l <"$out")" 1
 out_matches "with all there is" '"table":"words","mapper":"words","item":"sha256-[0-9a-f]{64}","name":"a'
+run refuge search --json fox --limit 0
+is "--limit 0 gives all" "$(wc -l <"$out")" 2
 run refuge search nowhere
 status_is "no hits is no failure" 0
 err_has "and said" "0 hits"

@@ -354,19 +354,38 @@ static void expect_content(struct fixture *f, const struct rf_put_file_result *r
     free(out);
 }
 
+/* What a dry run says is what a put then does. */
+static void expect_dry_run(struct fixture *f, uint64_t size, bool present,
+                           struct rf_put_file_result *out)
+{
+    struct rf_put_file_options look = {.dry_run = true};
+    struct rf_store_info before, after;
+    struct rf_error err = {0};
+
+    assert_int_equal(rf_store_info(f->store, &before, NULL), RF_OK);
+    if (rf_put_file(f->store, f->file, "a name", &look, out, &err) != RF_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(err.status, RF_OK);
+    assert_true(out->size == size && out->present == present);
+    assert_true(out->stored == (present ? 0 : size));
+    assert_int_equal(rf_store_info(f->store, &after, NULL), RF_OK);
+    assert_true(before.next_seq == after.next_seq);
+}
+
 static void files_come_back(void **state)
 {
     static const size_t sizes[] = {0, 1, 100000, 1 << 20, (1 << 20) + 1, 4 << 20, (4 << 20) + 1,
                                    9 << 20};
     struct fixture *f = *state;
-    struct rf_put_file_result result, again;
+    struct rf_put_file_result result, again, dry;
     struct rf_error err = {0};
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         uint8_t *data = random_bytes(sizes[i], i);
         struct rf_blobref content;
         write_file(f, data, sizes[i]);
-        if (rf_put_file(f->store, f->file, "a name", &result, &err) != RF_OK)
+        expect_dry_run(f, sizes[i], false, &dry);
+        if (rf_put_file(f->store, f->file, "a name", NULL, &result, &err) != RF_OK)
             fail_msg("%s", err.message);
         assert_true(result.size == sizes[i] && result.stored == sizes[i] && !result.present);
         rf_blobref_of(&content, rf_bytes(data, sizes[i]));
@@ -374,12 +393,45 @@ static void files_come_back(void **state)
             assert_true(rf_blobref_equal(&result.content, &content));
         else
             assert_int_equal(result.content.algo, 0);
+        assert_true(rf_blobref_equal(&dry.ref, &result.ref));
+        assert_true(dry.content.algo == result.content.algo);
         expect_content(f, &result, data, sizes[i]);
-        assert_int_equal(rf_put_file(f->store, f->file, "a name", &again, NULL), RF_OK);
+        expect_dry_run(f, sizes[i], true, &dry);
+        assert_int_equal(rf_put_file(f->store, f->file, "a name", NULL, &again, NULL), RF_OK);
         assert_true(again.present && again.stored == 0 &&
                     rf_blobref_equal(&again.ref, &result.ref));
         free(data);
     }
+}
+
+struct steps {
+    uint64_t last;
+    unsigned count;
+};
+
+static void count_step(void *user, uint64_t bytes)
+{
+    struct steps *steps = user;
+
+    assert_true(bytes > steps->last);
+    steps->last = bytes;
+    steps->count++;
+}
+
+/* A large file is told of while it is read, not only behind it. */
+static void progress_moves_within_a_file(void **state)
+{
+    struct fixture *f = *state;
+    size_t size = 24 << 20;
+    uint8_t *data = random_bytes(size, 11);
+    struct steps steps = {0};
+    struct rf_put_file_options options = {.progress = count_step, .user = &steps};
+    struct rf_put_file_result result;
+
+    write_file(f, data, size);
+    assert_int_equal(rf_put_file(f->store, f->file, "a name", &options, &result, NULL), RF_OK);
+    assert_true(steps.last == size && steps.count >= size / RF_CHUNK_MAX);
+    free(data);
 }
 
 /* Bytes put in near the front move the borders there and no others. */
@@ -391,10 +443,10 @@ static void an_edit_stores_little(void **state)
     struct rf_put_file_result first, second;
 
     write_file(f, data, size);
-    assert_int_equal(rf_put_file(f->store, f->file, "a name", &first, NULL), RF_OK);
+    assert_int_equal(rf_put_file(f->store, f->file, "a name", NULL, &first, NULL), RF_OK);
     memmove(data + 2000100, data + 2000000, size - 2000000);
     write_file(f, data, size + 100);
-    assert_int_equal(rf_put_file(f->store, f->file, "a name", &second, NULL), RF_OK);
+    assert_int_equal(rf_put_file(f->store, f->file, "a name", NULL, &second, NULL), RF_OK);
     assert_true(second.stored > 0 && second.stored <= 2 * RF_CHUNK_MAX);
     assert_true(first.stored == size);
     expect_content(f, &second, data, size + 100);
@@ -408,18 +460,18 @@ static void what_is_no_file_is_refused(void **state)
     struct rf_error err = {0};
     struct rf_store_info info;
 
-    assert_int_equal(rf_put_file(f->store, f->file, "x", &result, &err), RF_NOT_FOUND);
+    assert_int_equal(rf_put_file(f->store, f->file, "x", NULL, &result, &err), RF_NOT_FOUND);
     assert_non_null(strstr(err.message, "No such file"));
     rf_error_clear(&err);
-    assert_int_equal(rf_put_file(f->store, f->path, "x", &result, &err), RF_INVALID);
+    assert_int_equal(rf_put_file(f->store, f->path, "x", NULL, &result, &err), RF_INVALID);
     assert_non_null(strstr(err.message, "is no regular file"));
     assert_int_equal(mkfifo(f->file, 0600), 0);
-    assert_int_equal(rf_put_file(f->store, f->file, "x", &result, NULL), RF_INVALID);
+    assert_int_equal(rf_put_file(f->store, f->file, "x", NULL, &result, NULL), RF_INVALID);
     unlink(f->file);
     write_file(f, "abc", 3);
-    assert_int_equal(rf_put_file(f->store, f->file, "a/b", &result, NULL), RF_INVALID);
-    assert_int_equal(rf_put_file(f->store, f->file, "..", &result, NULL), RF_INVALID);
-    assert_int_equal(rf_put_file(f->store, f->file, "", &result, NULL), RF_INVALID);
+    assert_int_equal(rf_put_file(f->store, f->file, "a/b", NULL, &result, NULL), RF_INVALID);
+    assert_int_equal(rf_put_file(f->store, f->file, "..", NULL, &result, NULL), RF_INVALID);
+    assert_int_equal(rf_put_file(f->store, f->file, "", NULL, &result, NULL), RF_INVALID);
     assert_int_equal(rf_store_info(f->store, &info, NULL), RF_OK);
     assert_int_equal(info.blobs, 0);
 }
@@ -449,7 +501,7 @@ static void a_file_that_changes_is_refused(void **state)
     assert_int_equal(pthread_create(&thread, NULL, lengthen, f), 0);
     while (!atomic_load(&f->running))
         sched_yield();
-    status = rf_put_file(f->store, f->file, "x", &result, &err);
+    status = rf_put_file(f->store, f->file, "x", NULL, &result, &err);
     atomic_store(&f->stop, true);
     pthread_join(thread, NULL);
     assert_int_equal(status, RF_INVALID);
@@ -486,6 +538,7 @@ int main(void)
         cmocka_unit_test(cuts_by_the_rule),
         cmocka_unit_test(cuts_the_vector_of_the_format_page),
         cmocka_unit_test_setup_teardown(files_come_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(progress_moves_within_a_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_edit_stores_little, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_no_file_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_that_changes_is_refused, set_up, tear_down),
