@@ -44,10 +44,20 @@ static void put_base64(struct rf_buf *buf, struct rf_bytes bytes)
 
 static void put_ref(struct rf_buf *buf, const struct rf_blobref *ref)
 {
-    char text[RF_BLOBREF_SIZE];
+    char text[RF_BLOBREF_SIZE + 1];
 
-    rf_blobref_format(ref, text);
-    rf_buf_printf(buf, "\"%s\"", text);
+    text[0] = '"';
+    rf_blobref_format(ref, text + 1);
+    text[RF_BLOBREF_SIZE] = '"';
+    rf_buf_put(buf, text, sizeof text);
+}
+
+/* A number as RFC 8785 writes it, between what stands around it. */
+static void put_number(struct rf_buf *buf, const char *before, int64_t value, const char *after)
+{
+    rf_buf_put_text(buf, before);
+    rf_json_put_int(buf, value);
+    rf_buf_put_text(buf, after);
 }
 
 void rf_file_encode(struct rf_buf *buf, const struct rf_file *file)
@@ -58,8 +68,10 @@ void rf_file_encode(struct rf_buf *buf, const struct rf_file *file)
         total += file->parts[i].size;
     assert(total == file->size);
     /* Keys in RFC 8785 order; numbers that may pass 2^53 are decimal strings. */
-    rf_buf_printf(buf, START "file/%d\",\"gid\":%u,\"mode\":%u,\"mtime_ns\":\"%lld\",", VERSION,
-                  file->gid, file->mode, (long long)file->mtime_ns);
+    put_number(buf, START "file/", VERSION, "\",\"gid\":");
+    put_number(buf, "", file->gid, ",\"mode\":");
+    put_number(buf, "", file->mode, ",\"mtime_ns\":\"");
+    put_number(buf, "", file->mtime_ns, "\",");
     if (rf_utf8_valid(file->name) == file->name.size) {
         rf_buf_put_text(buf, "\"name\":");
         rf_json_put_string(buf, file->name);
@@ -70,8 +82,8 @@ void rf_file_encode(struct rf_buf *buf, const struct rf_file *file)
     }
     rf_buf_put_text(buf, ",\"parts\":[");
     for (size_t i = 0; i < file->part_count; i++) {
-        rf_buf_printf(buf, "%s{\"len\":\"%llu\",\"ref\":", i ? "," : "",
-                      (unsigned long long)file->parts[i].size);
+        put_number(buf, i ? ",{\"len\":\"" : "{\"len\":\"", (int64_t)file->parts[i].size,
+                   "\",\"ref\":");
         put_ref(buf, &file->parts[i].ref);
         rf_buf_put_text(buf, "}");
     }
@@ -80,7 +92,8 @@ void rf_file_encode(struct rf_buf *buf, const struct rf_file *file)
         rf_buf_put_text(buf, ",\"prev\":");
         put_ref(buf, &file->prev);
     }
-    rf_buf_printf(buf, ",\"size\":\"%llu\",\"uid\":%u}", (unsigned long long)file->size, file->uid);
+    put_number(buf, ",\"size\":\"", (int64_t)file->size, "\",\"uid\":");
+    put_number(buf, "", file->uid, "}");
 }
 
 /* ---- reading ---- */

@@ -361,7 +361,16 @@ void rf_json_put_string(struct rf_buf *buf, struct rf_bytes text)
 
 void rf_json_put_int(struct rf_buf *buf, int64_t value)
 {
-    rf_buf_printf(buf, "%lld", (long long)value);
+    uint64_t rest = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    char digits[20];
+    size_t at = sizeof digits;
+
+    do
+        digits[--at] = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0)
+        digits[--at] = '-';
+    rf_buf_put(buf, digits + at, sizeof digits - at);
 }
 
 /* Digits d1 d2 ... dn and a power: the value is 0.d1d2...dn times ten to the power. */
