@@ -64,6 +64,7 @@ enum rf_sqlite_stmt {
     RF_STMT_NEED_CUT,
     RF_STMT_NEED_MISSING,
     RF_STMT_NEED_DEPENDANT,
+    RF_STMT_WAITING_AT_ALL,
     RF_STMT_WAITING,
     RF_STMT_PARK_INSERT,
     RF_STMT_PARK_DELETE,
@@ -91,6 +92,11 @@ struct rf_sqlite {
     char from[RF_POSITION_SIZE];
     char now[RF_TIME_TEXT_SIZE]; /* of the open batch: mapped_at */
     bool orphans;                /* temp.refuge_orphans may hold something */
+    enum rf_sqlite_waiting {
+        RF_WAITING_UNKNOWN, /* not looked yet */
+        RF_WAITING_NONE,    /* no item needs a blob that is not there */
+        RF_WAITING_SOME     /* some may */
+    } waiting;
     int64_t put_last; /* blobs.id of the item put last in this batch; 0: it was stale */
 };
 

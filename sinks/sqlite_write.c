@@ -48,6 +48,7 @@ static const char *const statements[RF_STMT_COUNT] = {
                              "blob = ?2 AND n = ?3",
     [RF_STMT_NEED_DEPENDANT] = "SELECT blob, min(n) FROM refuge_needs WHERE ref = ?1 AND "
                                "present = 1 AND mapper = ?2 GROUP BY blob LIMIT 1",
+    [RF_STMT_WAITING_AT_ALL] = "SELECT 1 FROM refuge_needs WHERE present = 0 LIMIT 1",
     [RF_STMT_WAITING] = "SELECT DISTINCT mapper, blob FROM refuge_needs WHERE ref = ?1 AND "
                         "present = 0",
     [RF_STMT_PARK_INSERT] = "INSERT INTO refuge_parks(mapper, blob, kind, reason, attempts, at) "
@@ -593,6 +594,8 @@ static enum rf_status insert_needs(struct rf_sqlite *sink, struct rf_sqlite_mapp
         status = rf_sqlite_stmt(sink, RF_STMT_NEED_INSERT, &stmt, err);
         if (status)
             break;
+        if (!call->needs[i].present)
+            sink->waiting = RF_WAITING_SOME;
         rf_blobref_format(&call->needs[i].ref, text);
         rf_db_bind(stmt, "iiiti", mapper->id, blob, (int64_t)i, text,
                    (int64_t)call->needs[i].present);
@@ -870,6 +873,7 @@ static enum rf_status park_dependant(struct rf_sqlite *sink, struct rf_sqlite_ma
         status = run_on(sink, RF_STMT_LETTER_DELETE, mapper->id, blob, err);
     if (!status)
         status = run_on(sink, RF_STMT_CUT_DELETE, mapper->id, blob, err);
+    sink->waiting = RF_WAITING_SOME;
     for (int i = 0; !status && i < 2; i++) {
         status = rf_sqlite_stmt(sink, i ? RF_STMT_NEED_MISSING : RF_STMT_NEED_CUT, &stmt, err);
         if (status)
@@ -954,14 +958,35 @@ static struct rf_sqlite_mapper *mapper_of(struct rf_sqlite_lane *lane, int64_t i
     return NULL;
 }
 
+/* Whether any item waits for a blob. Once true it stays: a rollback may only make it needlessly so. */
+static enum rf_status look_for_waiting(struct rf_sqlite *sink, struct rf_error *err)
+{
+    sqlite3_stmt *stmt;
+    enum rf_status status = rf_sqlite_stmt(sink, RF_STMT_WAITING_AT_ALL, &stmt, err);
+
+    if (status)
+        return status;
+    status = rf_db_step(&sink->db, stmt, err);
+    if (status == RF_OK || status == RF_END)
+        sink->waiting = status == RF_OK ? RF_WAITING_SOME : RF_WAITING_NONE;
+    sqlite3_reset(stmt);
+    return status == RF_END ? RF_OK : status;
+}
+
 enum rf_status rf_sqlite_arrived(struct rf_sink *base, const struct rf_blobref *ref,
                                  struct rf_error *err)
 {
     struct rf_sqlite *sink = of(base);
     char text[RF_BLOBREF_SIZE];
     sqlite3_stmt *stmt;
-    enum rf_status status = rf_sqlite_stmt(sink, RF_STMT_WAITING, &stmt, err);
+    enum rf_status status = RF_OK;
 
+    if (sink->waiting == RF_WAITING_UNKNOWN)
+        status = look_for_waiting(sink, err);
+    if (!status && sink->waiting == RF_WAITING_NONE)
+        return RF_OK;
+    if (!status)
+        status = rf_sqlite_stmt(sink, RF_STMT_WAITING, &stmt, err);
     if (status)
         return settle(sink, status);
     rf_blobref_format(ref, text);
