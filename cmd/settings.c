@@ -30,9 +30,9 @@ static const struct rf_option index_options[] = {
      .help = "mapper processes at the same time; 0: one per core"},
     {.name = "cache", .type = RF_OPTION_SIZE, .preset = "64M", .min = 1 << 20,
      .max = (int64_t)64 << 30, .help = "memory of the database while it is written"},
-    {.name = "batch_items", .type = RF_OPTION_INT, .preset = "10000", .min = 1, .max = 1000000,
-     .help = "items in one transaction at most"},
-    {.name = "batch_time", .type = RF_OPTION_DURATION, .preset = "500ms", .min = 1, .max = 60000,
+    {.name = "batch_items", .type = RF_OPTION_INT, .preset = "100000", .min = 1, .max = 1000000,
+     .help = "items in one transaction at most, while there are more to come"},
+    {.name = "batch_time", .type = RF_OPTION_DURATION, .preset = "5s", .min = 1, .max = 60000,
      .help = "time before a transaction is committed at most"},
     {0},
 };

@@ -25,8 +25,8 @@
 #include "indexer/pipeline.h"
 #include "sinks/query.h"
 
-#define BATCH_ITEMS 10000u
-#define BATCH_MS 500u
+#define BATCH_ITEMS 100000u
+#define BATCH_MS 5000u
 #define SLICE_MS 2000u             /* of a lane beside the live one, while following */
 #define RETRY_FIRST_MS 200u        /* back-off while the sink or the store cannot be reached */
 #define RETRY_MAX_MS 30000u

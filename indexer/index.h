@@ -36,8 +36,8 @@ struct rf_index_options {
     const char *mapper_program;     /* or NULL, as rf_pool_options */
     unsigned workers;               /* 0: one per core */
     uint64_t cache_bytes;           /* of the sink; 0: its default */
-    uint32_t batch_items;           /* 0: 10,000 items a transaction */
-    uint32_t batch_ms;              /* 0: 500 ms at most before a transaction is committed */
+    uint32_t batch_items;           /* 0: 100,000 items a transaction */
+    uint32_t batch_ms;              /* 0: 5 s at most before a transaction is committed */
     int lock_timeout_ms;
     bool rebuild;                   /* start a full lane even when nothing changed */
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */

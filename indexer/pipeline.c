@@ -64,8 +64,7 @@ struct batch {
     bool closed;        /* nothing more is read into it */
     bool parked_need;   /* parks wait for blobs: ask the store again after the commit */
     int64_t started_us; /* monotonic, of its first change */
-    char to[RF_POSITION_SIZE];
-    uint64_t to_seq;
+    struct rf_cursor to; /* of its last change; seq 0: it has none */
 };
 
 struct rf_pipeline {
@@ -157,8 +156,8 @@ static void tell_progress(struct rf_pipeline *p, bool always)
     p->options.progress->pool_cpu_us = stats.cpu_us;
     p->options.progress->building = p->options.building;
     p->options.progress->changes_done = p->position_seq;
-    if (p->current.to_seq > p->position_seq)
-        p->options.progress->changes_done = p->current.to_seq;
+    if (p->current.to.seq > p->position_seq)
+        p->options.progress->changes_done = p->current.to.seq;
     if (p->options.hooks->progress)
         p->options.hooks->progress(p->options.hooks->user, p->options.progress);
 }
@@ -440,8 +439,7 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
             return status;
         if (batch->changes++ == 0)
             batch->started_us = now_us();
-        rf_cursor_format(&change.cursor, batch->to);
-        batch->to_seq = change.seq;
+        batch->to = change.cursor;
         if (unit && p->options.shuffle_seed) {
             p->shuffle[p->shuffled++] = unit;
             if (p->shuffled == SHUFFLE_BLOCK)
@@ -1130,12 +1128,16 @@ static enum rf_status check_needs(struct rf_pipeline *p, struct rf_error *err)
 static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
 {
     struct batch *batch = &p->current;
-    const char *to = batch->to[0] ? batch->to : p->position;
+    char to[RF_POSITION_SIZE];
     int64_t started = now_us();
     bool parked_need = batch->parked_need;
     enum rf_status status;
 
     assert(batch->outstanding == 0);
+    if (batch->to.seq)
+        rf_cursor_format(&batch->to, to);
+    else /* only parks were written */
+        memcpy(to, p->position, sizeof to);
     status = ensure_open(p, err);
     if (status == RF_OK)
         status = rf_sink_commit(p->options.sink, to, err);
@@ -1143,9 +1145,9 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
     if (status != RF_OK)
         return status;
     p->open = false;
-    if (batch->to[0]) { /* else only parks were written */
-        memcpy(p->position, batch->to, sizeof p->position);
-        p->position_seq = batch->to_seq;
+    if (batch->to.seq) {
+        memcpy(p->position, to, sizeof p->position);
+        p->position_seq = batch->to.seq;
     }
     p->parks_dirty = true;
     begin_next_batch(p);
