@@ -60,6 +60,20 @@ enum rf_status rf_store_info(struct rf_store *store, struct rf_store_info *out,
     return store->ops->info(store, out, err);
 }
 
+void rf_store_part_describe(enum rf_store_part part, bool mended, char *out, size_t size)
+{
+    const char *name = part == RF_STORE_IDENTITY ? "store.json" : part == RF_STORE_LOCK ? "lock" :
+                       part == RF_STORE_HEAD ? "head" : part == RF_STORE_RUNS ? "run" : "large";
+
+    if (part == RF_STORE_LARGE)
+        snprintf(out, size, "folder '%s' of the store was missing%s; if there were blobs above %u "
+                 "bytes, 'refuge store verify' names them", name,
+                 mended ? " and was made again, empty" : "", RF_BLOB_INLINE_MAX);
+    else
+        snprintf(out, size, "'%s' of the store %s missing or damaged; nothing is lost, %s again",
+                 name, mended ? "was" : "is", mended ? "it was made" : "the next writer makes it");
+}
+
 /* ---- writing ---- */
 
 static void answer(struct rf_act *act, enum rf_status status)

@@ -46,6 +46,15 @@ RF_MUST_USE enum rf_status rf_store_open(struct rf_store **out, const char *url,
 /* Finish what was submitted, seal what is open, let go of the lock. NULL is fine. */
 void rf_store_close(struct rf_store *store);
 
+/* Parts of a store on disk that can be lost without loss: they are made again. */
+enum rf_store_part {
+    RF_STORE_IDENTITY = 1, /* store.json */
+    RF_STORE_LOCK = 2,
+    RF_STORE_HEAD = 4,
+    RF_STORE_RUNS = 8,  /* of the lookup: the folder, or a file in it */
+    RF_STORE_LARGE = 16 /* the folder; what was in it does not come back: verify names it */
+};
+
 struct rf_store_info {
     char uuid[37];
     uint32_t generation;
@@ -54,7 +63,12 @@ struct rf_store_info {
     uint64_t blobs;      /* alive */
     uint64_t bytes;      /* alive, as their owners count them */
     uint64_t disk_bytes; /* taken on disk; 0 in memory */
+    unsigned lost;       /* enum rf_store_part: missing or damaged; the next writer mends it */
+    unsigned mended;     /* was so when the store was opened, and was made again */
 };
+
+/* One of these in words: what is the matter, and what becomes of it. */
+void rf_store_part_describe(enum rf_store_part part, bool mended, char *out, size_t size);
 
 RF_MUST_USE enum rf_status rf_store_info(struct rf_store *store, struct rf_store_info *out,
                                          struct rf_error *err);
@@ -222,12 +236,14 @@ struct rf_verify_report {
     uint64_t changes, blobs, bytes; /* looked at */
     uint64_t corrupt;               /* blobs or records that failed their checksum or hash */
     uint64_t missing;               /* large payloads without their file */
+    uint64_t flaws;                 /* other damage in the log, of which no blob suffers */
     uint64_t rebuilt;               /* lookup runs that were bad and made again (WRITE mode) */
     uint64_t removed;               /* files no record names (WRITE mode) */
 };
 
-/* Read everything and check every hash. problem is called with one line per finding. RF_CORRUPT
- * when something is corrupt or missing. progress may be NULL. */
+/* Read everything and check every hash. problem is called with one line per finding, also of what
+ * is made again or no blob suffers from. RF_CORRUPT when something is corrupt or missing. progress
+ * may be NULL. */
 RF_MUST_USE enum rf_status rf_store_verify(struct rf_store *store, struct rf_verify_report *out,
                                            void (*problem)(void *user, const char *line),
                                            void (*progress)(void *user, uint64_t done,

@@ -8,13 +8,16 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "blobstore/disk.h"
+#include "blobstore/large.h"
 #include "core/control.h"
+
+#define LOG_FOLDER "log"
+#define OPEN_TRIES 3 /* times another writer may come before a reader that wants to recover */
 
 uint64_t rf_disk_seed(const struct rf_disk *disk)
 {
@@ -126,8 +129,10 @@ static enum rf_status disk_info(struct rf_store *base, struct rf_store_info *out
         .next_seq = state.seq + 1,
         .blobs = state.blobs,
         .bytes = state.bytes,
-        .disk_bytes = bytes_in(disk->dir, ".") + bytes_in(disk->dir, "log") +
-                      bytes_in(disk->dir, "large") + bytes_in(disk->dir, "run"),
+        .disk_bytes = bytes_in(disk->dir, ".") + bytes_in(disk->dir, LOG_FOLDER) +
+                      bytes_in(disk->dir, RF_LARGE_FOLDER) + bytes_in(disk->dir, RF_LOOKUP_FOLDER),
+        .lost = disk->lost,
+        .mended = disk->mended,
     };
     rf_uuid_format(disk->uuid, out->uuid);
     return RF_OK;
@@ -166,7 +171,8 @@ static void stop_writing(struct rf_disk *disk)
     if (disk->committer)
         publish_state(disk, &point);
     /* A removed large payload whose unlink is not durable would come back unnamed. */
-    if (!disk->opened || fsync(disk->large_dir) != 0 || rf_head_sync(disk->head, NULL) != RF_OK)
+    if (!disk->opened || rf_large_sync_folder(disk->dir, NULL) != RF_OK ||
+        rf_head_sync(disk->head, NULL) != RF_OK)
         closed = false;
     rf_identity_unlock(disk, closed);
 }
@@ -181,10 +187,6 @@ static void disk_close(struct rf_store *base)
     rf_lookup_close(&disk->lookup);
     rf_log_dir_release(&disk->log);
     rf_head_close(disk->head);
-    for (size_t i = 0; i < RF_DISK_OLD_HEADS; i++)
-        rf_head_close(disk->old_heads[i]);
-    if (disk->large_dir >= 0)
-        close(disk->large_dir);
     if (disk->dir >= 0)
         close(disk->dir);
     pthread_mutex_destroy(&disk->lock);
@@ -222,50 +224,72 @@ static enum rf_status open_folder(struct rf_disk *disk, bool create, struct rf_e
                           "cannot open blob store '%s'", disk->path);
 }
 
-/* A folder of the store; a writer makes it when it is missing, as it may be after a loss. */
-static enum rf_status open_part(struct rf_disk *disk, const char *name, bool writing, int *out,
-                                struct rf_error *err)
+static enum rf_status open_log(struct rf_disk *disk, bool writing, struct rf_error *err)
 {
-    if (writing && mkdirat(disk->dir, name, 0700) == 0 && fsync(disk->dir) != 0)
-        return rf_error_errno(err, RF_IO, errno, "cannot make '%s/%s' durable", disk->path, name);
-    *out = openat(disk->dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (*out < 0)
-        return rf_error_errno(err, RF_IO, errno, "cannot open '%s/%s'", disk->path, name);
-    return RF_OK;
+    int fd;
+    enum rf_status status;
+
+    if (writing && mkdirat(disk->dir, LOG_FOLDER, 0700) == 0 && fsync(disk->dir) != 0)
+        return rf_error_errno(err, RF_IO, errno, "cannot make '%s/" LOG_FOLDER "' durable",
+                              disk->path);
+    fd = openat(disk->dir, LOG_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return rf_error_errno(err, RF_IO, errno, "cannot open '%s/" LOG_FOLDER "'", disk->path);
+    status = rf_log_dir_init(&disk->log, fd, err);
+    disk->log.salt = disk->salt;
+    return status;
 }
 
-static enum rf_status open_log(struct rf_disk *disk, bool writing, struct rf_error *err)
+static enum rf_status open_lookup(struct rf_disk *disk, bool writing, struct rf_error *err)
 {
     struct rf_log_place oldest = {.first = 1};
     enum rf_status status;
-    int fd = -1;
+    bool lost = false;
 
-    status = open_part(disk, "log", writing, &fd, err);
-    if (status == RF_OK)
-        status = rf_log_dir_init(&disk->log, fd, err);
-    disk->log.salt = disk->salt;
-    if (status == RF_OK)
-        status = open_part(disk, "run", writing, &fd, err);
-    if (status != RF_OK)
-        return status;
     /* Without any segment, runs speak of nothing. */
     if (!rf_log_dir_at(&disk->log, 0, &oldest))
         oldest.first = UINT64_MAX;
-    status = rf_lookup_open(&disk->lookup, fd, &disk->log, oldest.first, disk->run_bytes, err);
+    status = rf_lookup_open(&disk->lookup, disk->dir, writing, &disk->log, oldest.first,
+                            disk->run_bytes, &lost, err);
     if (oldest.first == UINT64_MAX)
         disk->lookup.oldest = 1;
+    disk->lost |= lost ? RF_STORE_RUNS : 0;
     return status;
+}
+
+static enum rf_status open_large(struct rf_disk *disk, bool writing, struct rf_error *err)
+{
+    bool made = false;
+    enum rf_status status = writing ? rf_large_make_folder(disk->dir, &made, err) : RF_OK;
+
+    if (made || (!writing && faccessat(disk->dir, RF_LARGE_FOLDER, F_OK, 0) != 0))
+        disk->lost |= RF_STORE_LARGE;
+    return status;
+}
+
+/* Nothing is begun anew, and no payload swept away, where there was a log once. */
+static enum rf_status expect_log(struct rf_disk *disk, struct rf_error *err)
+{
+    struct rf_head_state state;
+
+    if (rf_log_dir_count(&disk->log) > 0 || !rf_head_read(disk->head, &state) || state.seq == 0)
+        return RF_OK;
+    return rf_error_set(err, RF_CORRUPT, "the log of store '%s' is gone: %" PRIu64 " changes were "
+                        "published, and '" LOG_FOLDER "' holds no segment; put the segments back",
+                        disk->path, state.seq);
 }
 
 static enum rf_status start_writing(struct rf_disk *disk, struct rf_error *err)
 {
     struct rf_commit_point point;
+    struct rf_head_state state;
     uint64_t strays = 0;
-    enum rf_status status =
-        rf_head_open(&disk->head, disk->dir, true, rf_disk_seed(disk), err);
+    enum rf_status status;
 
-    if (status == RF_OK)
-        status = rf_disk_recover(disk, &point, err);
+    /* Without a close, a power cut may have left any page in its place. */
+    if (disk->was_closed && !rf_head_read(disk->head, &state))
+        disk->lost |= RF_STORE_HEAD;
+    status = rf_disk_recover(disk, &point, err);
     if (status == RF_OK && !disk->was_closed)
         status = rf_disk_sweep(disk, true, &strays, err);
     if (status == RF_OK)
@@ -278,6 +302,8 @@ static enum rf_status start_writing(struct rf_disk *disk, struct rf_error *err)
         status = rf_maintain_open(&disk->maintain, disk, err);
     if (status == RF_OK)
         status = rf_committer_open(&disk->committer, disk, &point, err);
+    if (status == RF_OK)
+        status = rf_identity_ready(disk, err);
     disk->opened = status == RF_OK;
     return status;
 }
@@ -285,7 +311,7 @@ static enum rf_status start_writing(struct rf_disk *disk, struct rf_error *err)
 static enum rf_status open_store(struct rf_disk *disk, const struct rf_store_options *options,
                                  struct rf_error *err)
 {
-    bool writing = options->mode != RF_STORE_READ;
+    bool writing = options->mode != RF_STORE_READ, lost = false;
     struct rf_head_state state;
     enum rf_status status = open_folder(disk, options->mode == RF_STORE_CREATE, err);
 
@@ -298,12 +324,26 @@ static enum rf_status open_store(struct rf_disk *disk, const struct rf_store_opt
     else if (status == RF_OK)
         status = rf_identity_load(disk, writing, err);
     if (status == RF_OK)
-        status = open_part(disk, "large", writing, &disk->large_dir, err);
+        status = open_large(disk, writing, err);
     if (status == RF_OK)
         status = open_log(disk, writing, err);
+    if (status == RF_OK)
+        status = open_lookup(disk, writing, err);
+    if (status == RF_OK)
+        status = rf_head_open(&disk->head, disk->dir, writing, rf_disk_seed(disk), &lost, err);
     if (status != RF_OK)
         return status;
-    return writing ? start_writing(disk, err) : rf_disk_state(disk, &state, err);
+    disk->lost |= lost ? RF_STORE_HEAD : 0;
+    status = expect_log(disk, err);
+    if (status != RF_OK)
+        return status;
+    if (!writing)
+        return rf_disk_state(disk, &state, err);
+    status = start_writing(disk, err);
+    if (options->mode != RF_STORE_CREATE) /* else nothing was there to be lost */
+        disk->mended = disk->lost;
+    disk->lost = 0;
+    return status;
 }
 
 static enum rf_status open_once(struct rf_store **out, const char *path,
@@ -320,7 +360,7 @@ static enum rf_status open_once(struct rf_store **out, const char *path,
     }
     disk->base.ops = &rf_store_disk_ops;
     disk->base.writable = options->mode != RF_STORE_READ;
-    disk->dir = disk->large_dir = disk->lock_fd = disk->log.fd = disk->lookup.dir = -1;
+    disk->dir = disk->lock_fd = disk->log.fd = disk->lookup.dir = -1;
     disk->segment_bytes = options->segment_bytes ? options->segment_bytes : RF_DISK_SEGMENT_BYTES;
     disk->run_bytes = options->run_bytes ? options->run_bytes : RF_DISK_RUN_BYTES;
     pthread_mutex_init(&disk->lock, NULL);
@@ -337,50 +377,65 @@ static enum rf_status open_once(struct rf_store **out, const char *path,
 }
 
 /*
- * The last writer left without closing and nobody writes now: what it acknowledged may stand behind
- * the published end, which after a power cut is an old one or gone. Only a writer may look there.
+ * Whether what was acknowledged may stand behind the published end, which after a power cut is an
+ * old one or gone, and nobody is about to publish it. Only a writer may look there.
  */
 static bool needs_writer(struct rf_disk *disk)
 {
     struct rf_head_state state;
-    bool closed, alone = false;
-    int fd;
+    enum rf_writer writer;
 
     if (!RF_SAFEGUARD("reader-recovers"))
         return false;
-    closed = rf_identity_was_closed(disk, &fd);
-    if (closed && disk->head && rf_head_read(disk->head, &state)) {
-        close(fd);
-        return false;
+    writer = rf_identity_writer(disk);
+    if (writer == RF_WRITER_CLOSED && !rf_head_read(disk->head, &state)) {
+        disk->lost |= RF_STORE_HEAD;
+        return true;
     }
-    if (fd >= 0) {
-        alone = flock(fd, LOCK_SH | LOCK_NB) == 0;
-        close(fd);
-    }
-    return alone || fd < 0;
+    return writer == RF_WRITER_DIED;
+}
+
+/* Open to write and close at once. RF_LOCKED: another process came first. *mended: enum
+ * rf_store_part. */
+static enum rf_status write_once(const char *path, const struct rf_store_options *options,
+                                 unsigned *mended)
+{
+    struct rf_store_options writing = *options;
+    struct rf_store *writer = NULL;
+    enum rf_status status;
+
+    writing.mode = RF_STORE_WRITE;
+    writing.lock_timeout_ms = 0;
+    status = open_once(&writer, path, &writing, NULL);
+    if (status != RF_OK || !writer)
+        return status;
+    *mended = ((struct rf_disk *)writer)->mended;
+    disk_close(writer);
+    return RF_OK;
 }
 
 static enum rf_status disk_open(struct rf_store **out, const char *path,
                                 const struct rf_store_options *options, struct rf_error *err)
 {
-    struct rf_store_options writing = *options;
-    struct rf_store *store = NULL, *writer = NULL;
-    enum rf_status status = open_once(&store, path, options, err);
+    struct rf_store *store = NULL;
+    enum rf_status status = open_once(&store, path, options, err), wrote = RF_LOCKED;
+    unsigned mended = 0;
 
     if (status != RF_OK || !store)
         return status;
-    if (options->mode == RF_STORE_READ && needs_writer((struct rf_disk *)store)) {
-        writing.mode = RF_STORE_WRITE;
-        writing.lock_timeout_ms = 0;
-        /* Where that cannot be (we may not write), the store is read as it is. */
-        if (open_once(&writer, path, &writing, NULL) == RF_OK && writer) {
-            disk_close(writer);
-            disk_close(store);
-            return open_once(out, path, options, err);
-        }
+    for (int tries = 0; options->mode == RF_STORE_READ && wrote == RF_LOCKED &&
+                        tries < OPEN_TRIES && needs_writer((struct rf_disk *)store); tries++)
+        wrote = write_once(path, options, &mended);
+    if (wrote == RF_OK) { /* else nobody need write, or we may not: it is read as it is */
+        disk_close(store);
+        store = NULL;
+        status = open_once(&store, path, options, err);
+        if (status == RF_OK && store)
+            ((struct rf_disk *)store)->mended = mended;
     }
-    *out = store;
-    return RF_OK;
+    if (status == RF_OK)
+        *out = store;
+    return status;
 }
 
 const struct rf_store_ops rf_store_disk_ops = {

@@ -255,7 +255,7 @@ static void answer_all(struct rf_committer *committer, enum rf_status status,
         struct planned *planned = &committer->planned[i];
         struct rf_act *act = planned->act;
         if (status == RF_OK && planned->gone_life)
-            rf_large_remove(committer->disk->large_dir, &act->ref, planned->gone_life);
+            rf_large_remove(committer->disk->dir, &act->ref, planned->gone_life);
         if (act->status == RF_OK && status != RF_OK && planned->needs_batch) {
             act->status = status;
             rf_error_set(&act->error, status, "%s", err->message);

@@ -24,20 +24,20 @@
 
 #define RF_DISK_SEGMENT_BYTES (256ull << 20)
 #define RF_DISK_RUN_BYTES (8ull << 20)
-#define RF_DISK_OLD_HEADS 16
 
 struct rf_disk {
     struct rf_store base;
     char *path;
-    int dir, large_dir, lock_fd;
+    int dir, lock_fd;
+    bool locked; /* by us */
+    unsigned lost, mended; /* enum rf_store_part, found when it was opened; see rf_store_info */
     uint64_t segment_bytes, run_bytes;
     uint8_t uuid[16];
     uint32_t generation;
     uint64_t salt;
     struct rf_log_dir log;
     struct rf_lookup lookup;
-    struct rf_head *head; /* a reader's may be NULL; read with rf_disk_head */
-    struct rf_head *old_heads[RF_DISK_OLD_HEADS]; /* replaced; followers may still sleep on them */
+    struct rf_head *head;
     struct rf_committer *committer; /* of a writer */
     struct rf_maintain *maintain;   /* of a writer */
     bool was_closed;                /* the writer before left nothing unfinished */
@@ -54,11 +54,6 @@ struct rf_disk {
     struct rf_claim *claims;
 };
 
-static inline struct rf_head *rf_disk_head(struct rf_disk *disk)
-{
-    return __atomic_load_n(&disk->head, __ATOMIC_ACQUIRE);
-}
-
 /* The seed of head's checksums and the chain before the first change. */
 uint64_t rf_disk_seed(const struct rf_disk *disk);
 uint64_t rf_disk_first_chain(const struct rf_disk *disk);
@@ -66,8 +61,6 @@ uint64_t rf_disk_first_chain(const struct rf_disk *disk);
 /* reader.c: what is published now. A reader's call also brings its lookup up to that. */
 RF_MUST_USE enum rf_status rf_disk_state(struct rf_disk *disk, struct rf_head_state *out,
                                          struct rf_error *err);
-/* A reader looks whether 'head' is still the file it has mapped. */
-void rf_disk_renew_head(struct rf_disk *disk);
 void rf_disk_end(const struct rf_head_state *state, struct rf_log_end *out);
 
 /* identity.c: make the folder, or read what it says of itself. Set uuid, generation and salt. */
@@ -75,11 +68,20 @@ RF_MUST_USE enum rf_status rf_identity_create(struct rf_disk *disk, struct rf_er
 RF_MUST_USE enum rf_status rf_identity_load(struct rf_disk *disk, bool mend, struct rf_error *err);
 RF_MUST_USE enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms,
                                             struct rf_error *err);
-/* Whether the last writer closed the store (false while one writes). *fd: the lock file, yours to
- * close, or -1. */
-bool rf_identity_was_closed(struct rf_disk *disk, int *fd);
+/* What a writer acknowledged before it is recovered and published: readers need not wait. */
+RF_MUST_USE enum rf_status rf_identity_ready(struct rf_disk *disk, struct rf_error *err);
 /* closed: nothing is left unfinished. */
 void rf_identity_unlock(struct rf_disk *disk, bool closed);
+
+enum rf_writer {
+    RF_WRITER_CLOSED,   /* nobody writes; the last one left nothing unfinished */
+    RF_WRITER_DIED,     /* nobody writes; the last one left without closing, or it cannot be told */
+    RF_WRITER_RECOVERS, /* one is looking for what the one before left */
+    RF_WRITER_READY     /* one writes; all that was acknowledged is published */
+};
+/* Look at the lock without taking it, even for a moment. Waits a bounded time for a writer that
+ * recovers. */
+enum rf_writer rf_identity_writer(struct rf_disk *disk);
 
 /* upload_disk.c */
 RF_MUST_USE enum rf_status rf_disk_large_open(struct rf_large **out, struct rf_store *store,

@@ -18,6 +18,7 @@ struct disk_feed {
     struct rf_feed base;
     struct rf_disk *disk;
     struct rf_walk walk;
+    struct rf_log_end end; /* of the log, when it was looked at last */
     struct rf_walked last; /* the change given last */
     bool has_last;
     uint64_t seq, chain; /* the position */
@@ -113,6 +114,7 @@ enum rf_status rf_disk_feed_open(struct rf_feed **out, struct rf_store *base,
         rf_disk_feed_close(&feed->base);
         return status;
     }
+    rf_disk_end(&state, &feed->end);
     *out = &feed->base;
     return RF_OK;
 }
@@ -130,9 +132,12 @@ void rf_disk_feed_close(struct rf_feed *base)
 static bool is_gone(struct disk_feed *feed, const struct rf_log_record *record)
 {
     struct rf_blobref ref = {.algo = record->algo};
+    struct rf_head_state state;
     struct rf_entry now;
 
     memcpy(ref.digest, record->digest, RF_DIGEST_SIZE);
+    if (rf_disk_state(feed->disk, &state, NULL) != RF_OK) /* a reader's lookup learns of deletes */
+        return false;
     return rf_lookup_find(&feed->disk->lookup, &ref, &now, NULL, NULL) == RF_OK &&
            now.life > record->life;
 }
@@ -178,18 +183,12 @@ static enum rf_status give(struct disk_feed *feed, struct rf_change *out, struct
     return RF_OK;
 }
 
-/* What is there now, without waiting. RF_END: nothing new. */
+/* The next of the changes up to feed->end. RF_END: all were given. */
 static enum rf_status try_next(struct disk_feed *feed, struct rf_change *out, struct rf_error *err)
 {
-    struct rf_head_state state;
-    struct rf_log_end end;
-    enum rf_status status = rf_disk_state(feed->disk, &state, err);
+    enum rf_status status = rf_walk_next(&feed->walk, &feed->end, &feed->last, err);
 
     feed->has_last = false;
-    if (status != RF_OK)
-        return status;
-    rf_disk_end(&state, &end);
-    status = rf_walk_next(&feed->walk, &end, &feed->last, err);
     if (status == RF_OK)
         return give(feed, out, err);
     if (status == RF_CORRUPT && feed->last.lost_to > 0) {
@@ -216,24 +215,28 @@ enum rf_status rf_disk_feed_next(struct rf_feed *base, struct rf_change *out, in
     int64_t deadline = now_ms() + timeout_ms;
 
     for (;;) {
-        uint32_t own = __atomic_load_n(&feed->cancelled, __ATOMIC_ACQUIRE);
-        struct rf_head *head = rf_disk_head(feed->disk);
-        uint32_t word = head ? rf_head_word(head) : 0;
+        uint32_t own = __atomic_load_n(&feed->cancelled, __ATOMIC_ACQUIRE), word;
         int64_t left = WAIT_MAX_MS;
+        struct rf_head_state state;
         enum rf_status status;
         if (own)
             return rf_error_set(err, RF_CANCELLED, "the feed was cancelled");
         status = try_next(feed, out, err);
         if (status != RF_END)
             return status;
+        word = rf_head_word(feed->disk->head);
+        status = rf_disk_state(feed->disk, &state, err);
+        if (status != RF_OK)
+            return status;
+        rf_disk_end(&state, &feed->end);
+        if (state.seq > feed->seq)
+            continue;
         if (timeout_ms >= 0)
             left = deadline - now_ms();
         if (left <= 0)
             return rf_error_set(err, RF_TIMEOUT, "no change within %d ms", timeout_ms);
-        rf_head_wait(head, word, &feed->cancelled, own,
+        rf_head_wait(feed->disk->head, word, &feed->cancelled, own,
                      (int)(left < WAIT_MAX_MS ? left : WAIT_MAX_MS));
-        if (!head || rf_head_word(head) == word)
-            rf_disk_renew_head(feed->disk);
     }
 }
 

@@ -17,12 +17,17 @@
 #include <unistd.h>
 
 #include "blobstore/disk.h"
+#include "core/control.h"
 
 #define FILE_NAME "store.json"
 #define TEMP_NAME "store.json.tmp"
 #define TEXT_SIZE 256
+#define LOCK_NAME "lock"
+#define LOCK_SIZE 192
 #define LOCK_STEP_MS 20
-#define CLOSED "closed\n" /* in 'lock' after a writer left nothing unfinished */
+#define RECOVERY_MS 10000 /* a reader waits so long for a writer that recovers the log */
+#define CLOSED "closed\n" /* all of 'lock' after a writer left nothing unfinished */
+#define READY "ready\n"   /* at its end while one writes: the log is recovered and published */
 
 static enum rf_status write_file(struct rf_disk *disk, struct rf_error *err)
 {
@@ -55,6 +60,16 @@ static enum rf_status write_file(struct rf_disk *disk, struct rf_error *err)
     return ok ? RF_OK : RF_IO;
 }
 
+/* Whether a line of any version has a check as ours, which does not hold. */
+static bool fails_check(const char *text)
+{
+    const char *at = strstr(text, ",\"check\":\"");
+    uint64_t check;
+
+    return at && sscanf(at, ",\"check\":\"%16" SCNx64 "\"}", &check) == 1 &&
+           check != rf_log_checksum(rf_bytes(text, (size_t)(at - text)));
+}
+
 /* RF_NOT_FOUND: no such file. RF_CORRUPT: not of this form. */
 static enum rf_status read_file(struct rf_disk *disk, struct rf_error *err)
 {
@@ -72,7 +87,8 @@ static enum rf_status read_file(struct rf_disk *disk, struct rf_error *err)
     close(fd);
     if (size < 0)
         return rf_error_errno(err, RF_IO, errno, "cannot read '%s/%s'", disk->path, FILE_NAME);
-    if (sscanf(text, "{\"refuge_store\":%u", &format) == 1 && format > RF_LOG_FORMAT)
+    if (sscanf(text, "{\"refuge_store\":%u", &format) == 1 && format > RF_LOG_FORMAT &&
+        !fails_check(text))
         return rf_error_set(err, RF_UNSUPPORTED,
                             "store '%s' has format %u, this refuge reads up to %d: use a newer one",
                             disk->path, format, RF_LOG_FORMAT);
@@ -165,8 +181,10 @@ enum rf_status rf_identity_load(struct rf_disk *disk, bool mend, struct rf_error
     if (status != RF_NOT_FOUND && status != RF_CORRUPT)
         return status;
     log = read_log(disk, err);
-    if (log == RF_OK)
+    if (log == RF_OK) {
+        disk->lost |= RF_STORE_IDENTITY;
         return mend ? write_file(disk, err) : RF_OK;
+    }
     if (log != RF_NOT_FOUND)
         return log;
     if (status == RF_NOT_FOUND)
@@ -199,68 +217,163 @@ static void command_name(char *out, size_t size)
              *word != '-' ? word : "");
 }
 
+/* The whole of 'lock', with a NUL; "" when it cannot be read. */
+static void read_lock(int fd, char out[LOCK_SIZE])
+{
+    ssize_t size = pread(fd, out, LOCK_SIZE - 1, 0);
+
+    out[size > 0 ? size : 0] = '\0';
+}
+
+/*
+ * Two locks make one. That on the folder excludes: unlike a file it cannot be removed under the one
+ * who holds it. That on the file tells: it can be looked at without being taken, so that a reader
+ * never stands in a writer's way.
+ */
+static enum rf_status try_lock(struct rf_disk *disk, struct rf_error *err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    /* Any other refusal: a file system that does not lock folders. */
+    if (flock(disk->dir, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK &&
+        RF_SAFEGUARD("store-lock-folder"))
+        return RF_LOCKED;
+    if (disk->lock_fd < 0)
+        disk->lock_fd = openat(disk->dir, LOCK_NAME, O_RDWR | O_CLOEXEC);
+    if (disk->lock_fd < 0 && errno == ENOENT) {
+        disk->lost |= RF_STORE_LOCK;
+        disk->lock_fd = openat(disk->dir, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    }
+    if (disk->lock_fd < 0)
+        return rf_error_errno(err, errno == EACCES || errno == EROFS ? RF_DENIED : RF_IO, errno,
+                              "cannot lock store '%s'", disk->path);
+    if (fcntl(disk->lock_fd, F_OFD_SETLK, &lock) == 0)
+        return RF_OK;
+    if (errno == EAGAIN || errno == EACCES)
+        return RF_LOCKED;
+    return rf_error_errno(err, RF_IO, errno, "cannot lock store '%s'", disk->path);
+}
+
+static bool is_free(int fd)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+
+    return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK;
+}
+
 static enum rf_status locked(struct rf_disk *disk, struct rf_error *err)
 {
-    char text[128] = "", command[112] = "";
+    int fd = openat(disk->dir, LOCK_NAME, O_RDONLY | O_CLOEXEC);
+    char text[LOCK_SIZE] = "", command[112] = "";
     long pid = 0;
 
-    if (pread(disk->lock_fd, text, sizeof text - 1, 0) > 0 &&
-        sscanf(text, "%ld %111[^\n]", &pid, command) == 2)
+    if (fd >= 0) {
+        read_lock(fd, text);
+        close(fd);
+    }
+    if (sscanf(text, "%ld %111[^\n]", &pid, command) == 2)
         return rf_error_set(err, RF_LOCKED, "store '%s' is locked by process %ld (%s)",
                             disk->path, pid, command);
     return rf_error_set(err, RF_LOCKED, "store '%s' is locked by another process", disk->path);
 }
 
-static bool says_closed(int fd)
+static void wait_a_step(int *timeout_ms)
 {
-    char text[sizeof CLOSED];
+    struct timespec step = {.tv_nsec = LOCK_STEP_MS * 1000000L};
 
-    return pread(fd, text, sizeof text, 0) == sizeof CLOSED - 1 &&
-           memcmp(text, CLOSED, sizeof CLOSED - 1) == 0;
+    nanosleep(&step, NULL);
+    *timeout_ms -= LOCK_STEP_MS;
 }
 
-bool rf_identity_was_closed(struct rf_disk *disk, int *fd)
+/* Replace what 'lock' says. */
+static bool write_lock(int fd, const char *text)
 {
-    *fd = openat(disk->dir, "lock", O_RDONLY | O_CLOEXEC);
-    return *fd >= 0 && says_closed(*fd);
+    size_t size = strlen(text);
+
+    errno = ENOSPC;
+    return ftruncate(fd, 0) == 0 && pwrite(fd, text, size, 0) == (ssize_t)size && fsync(fd) == 0;
 }
 
 enum rf_status rf_identity_lock(struct rf_disk *disk, int timeout_ms, struct rf_error *err)
 {
-    char text[128], command[112];
-    int size;
+    char text[LOCK_SIZE], command[112];
+    enum rf_status status;
 
-    disk->lock_fd = openat(disk->dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (disk->lock_fd < 0)
-        return rf_error_errno(err, errno == EACCES || errno == EROFS ? RF_DENIED : RF_IO, errno,
-                              "cannot lock store '%s'", disk->path);
-    while (flock(disk->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        struct timespec step = {.tv_nsec = LOCK_STEP_MS * 1000000L};
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return rf_error_errno(err, RF_IO, errno, "cannot lock store '%s'", disk->path);
+    while ((status = try_lock(disk, err)) == RF_LOCKED) {
         if (timeout_ms <= 0)
             return locked(disk, err);
-        nanosleep(&step, NULL);
-        timeout_ms -= LOCK_STEP_MS;
+        wait_a_step(&timeout_ms);
     }
-    disk->was_closed = says_closed(disk->lock_fd);
+    if (status != RF_OK)
+        return status;
+    disk->locked = true;
+    read_lock(disk->lock_fd, text);
+    disk->was_closed = strcmp(text, CLOSED) == 0;
     command_name(command, sizeof command);
-    size = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), command);
+    snprintf(text, sizeof text, "%ld %s\n%" PRId64 "\n", (long)getpid(), command,
+             rf_store_now_us());
+    if (!write_lock(disk->lock_fd, text))
+        return rf_error_errno(err, RF_IO, errno, "cannot write '%s/" LOCK_NAME "'", disk->path);
+    return RF_OK;
+}
+
+enum rf_status rf_identity_ready(struct rf_disk *disk, struct rf_error *err)
+{
+    off_t end = lseek(disk->lock_fd, 0, SEEK_END);
+
     errno = ENOSPC;
-    if (ftruncate(disk->lock_fd, 0) != 0 ||
-        pwrite(disk->lock_fd, text, (size_t)size, 0) != size || fsync(disk->lock_fd) != 0)
-        return rf_error_errno(err, RF_IO, errno, "cannot write '%s/lock'", disk->path);
+    if (end < 0 ||
+        pwrite(disk->lock_fd, READY, sizeof READY - 1, end) != (ssize_t)sizeof READY - 1)
+        return rf_error_errno(err, RF_IO, errno, "cannot write '%s/" LOCK_NAME "'", disk->path);
     return RF_OK;
 }
 
 void rf_identity_unlock(struct rf_disk *disk, bool closed)
 {
-    if (disk->lock_fd < 0)
-        return;
-    if (closed && (ftruncate(disk->lock_fd, 0) != 0 ||
-                   pwrite(disk->lock_fd, CLOSED, sizeof CLOSED - 1, 0) != sizeof CLOSED - 1 ||
-                   fsync(disk->lock_fd) != 0))
+    if (disk->locked && closed && !write_lock(disk->lock_fd, CLOSED))
         errno = 0; /* the next writer looks for what a crash would have left */
-    close(disk->lock_fd);
+    if (disk->lock_fd >= 0)
+        close(disk->lock_fd);
+    if (disk->dir >= 0)
+        flock(disk->dir, LOCK_UN);
     disk->lock_fd = -1;
+    disk->locked = false;
+}
+
+/* What a writer wrote into 'lock' is never written again, so the same text before and after a look
+ * at the lock itself was there meanwhile, too. */
+static enum rf_writer look_at_lock(int fd)
+{
+    char before[LOCK_SIZE], text[LOCK_SIZE];
+    size_t size;
+    bool free;
+
+    do {
+        read_lock(fd, before);
+        free = is_free(fd);
+        read_lock(fd, text);
+    } while (strcmp(before, text) != 0);
+    size = strlen(text);
+    if (strcmp(text, CLOSED) == 0)
+        return RF_WRITER_CLOSED;
+    if (free)
+        return RF_WRITER_DIED;
+    return size >= sizeof READY && strcmp(text + size - (sizeof READY - 1), READY) == 0
+               ? RF_WRITER_READY : RF_WRITER_RECOVERS;
+}
+
+enum rf_writer rf_identity_writer(struct rf_disk *disk)
+{
+    int fd = openat(disk->dir, LOCK_NAME, O_RDONLY | O_CLOEXEC), left_ms = RECOVERY_MS;
+    enum rf_writer writer;
+
+    if (fd < 0) {
+        disk->lost |= errno == ENOENT ? RF_STORE_LOCK : 0;
+        return RF_WRITER_DIED;
+    }
+    while ((writer = look_at_lock(fd)) == RF_WRITER_RECOVERS && left_ms > 0 &&
+           RF_SAFEGUARD("reader-awaits-recovery"))
+        wait_a_step(&left_ms);
+    close(fd);
+    return writer;
 }

@@ -25,11 +25,12 @@
 
 #define BLOCK ((size_t)RF_BLOB_BLOCK_SIZE)
 #define SUMS_HELD 8192 /* checksums in memory: of 512 MiB; more wait in a nameless file */
+#define PATH_SIZE (sizeof RF_LARGE_FOLDER + RF_LARGE_NAME_SIZE) /* "large/<name>", with its NUL */
 static const uint8_t magic[8] = {'R', 'F', 'L', 'A', 'R', 'G', 'E', '1'};
 
 struct rf_large_writer {
     int dir, fd, sums_fd;
-    char temp[RF_LARGE_NAME_SIZE]; /* empty once it has its name */
+    char temp[PATH_SIZE]; /* empty once it has its name */
     struct rf_hasher *hasher;
     struct rf_blobref ref;
     uint64_t size;      /* bytes in the file: whole blocks until finish */
@@ -61,25 +62,71 @@ bool rf_large_parse(struct rf_blobref *ref, uint32_t *life, const char *name)
     return strcmp(name, again) == 0;
 }
 
+static void path_of(const struct rf_blobref *ref, uint32_t life, char out[PATH_SIZE])
+{
+    char name[RF_LARGE_NAME_SIZE];
+
+    rf_large_name(ref, life, name);
+    snprintf(out, PATH_SIZE, RF_LARGE_FOLDER "/%s", name);
+}
+
+/* ---- the folder ---- */
+
+enum rf_status rf_large_make_folder(int dir, bool *made, struct rf_error *err)
+{
+    bool absent = mkdirat(dir, RF_LARGE_FOLDER, 0700) == 0;
+
+    if (!absent && errno != EEXIST)
+        return rf_error_errno(err, RF_IO, errno, "cannot make folder '" RF_LARGE_FOLDER "'");
+    if (absent && fsync(dir) != 0)
+        return rf_error_errno(err, RF_IO, errno,
+                              "cannot make the name of '" RF_LARGE_FOLDER "' durable");
+    if (made)
+        *made = absent;
+    return RF_OK;
+}
+
+enum rf_status rf_large_sync_folder(int dir, struct rf_error *err)
+{
+    int fd = openat(dir, RF_LARGE_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool synced = fd >= 0 && fsync(fd) == 0;
+    int cause = errno;
+
+    if (fd >= 0)
+        close(fd);
+    if (synced)
+        return RF_OK;
+    return rf_error_errno(err, RF_IO, cause,
+                          "cannot make the names in '" RF_LARGE_FOLDER "' durable");
+}
+
 /* ---- writing ---- */
 
-static int open_temp(int dir, char name[RF_LARGE_NAME_SIZE])
+static enum rf_status open_temp(int dir, char path[PATH_SIZE], int *out, struct rf_error *err)
 {
     for (;;) {
         uint64_t random;
-        int fd;
+        enum rf_status status;
         if (getrandom(&random, sizeof random, 0) != sizeof random)
             continue;
-        snprintf(name, RF_LARGE_NAME_SIZE, RF_LARGE_TEMP "%016" PRIx64, random);
-        fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd >= 0 || errno != EEXIST)
-            return fd;
+        snprintf(path, PATH_SIZE, RF_LARGE_FOLDER "/" RF_LARGE_TEMP "%016" PRIx64, random);
+        *out = openat(dir, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (*out >= 0)
+            return RF_OK;
+        if (errno == EEXIST)
+            continue;
+        if (errno != ENOENT)
+            return rf_error_errno(err, RF_IO, errno, "cannot make '%s'", path);
+        status = rf_large_make_folder(dir, NULL, err);
+        if (status != RF_OK)
+            return status;
     }
 }
 
 enum rf_status rf_large_create(struct rf_large_writer **out, int dir, struct rf_error *err)
 {
     struct rf_large_writer *writer = malloc(sizeof *writer);
+    enum rf_status status;
 
     if (!writer)
         return rf_error_set(err, RF_NOMEM, "no memory for an upload");
@@ -87,10 +134,8 @@ enum rf_status rf_large_create(struct rf_large_writer **out, int dir, struct rf_
     writer->sums_fd = -1;
     writer->size = writer->sums_done = 0;
     writer->filled = writer->sum_count = 0;
-    writer->fd = open_temp(dir, writer->temp);
-    if (writer->fd < 0) {
-        enum rf_status status = rf_error_errno(err, RF_IO, errno,
-                                               "cannot make a file for a large blob");
+    status = open_temp(dir, writer->temp, &writer->fd, err);
+    if (status != RF_OK) {
         free(writer);
         return status;
     }
@@ -118,14 +163,14 @@ static enum rf_status write_at(int fd, const uint8_t *data, size_t size, uint64_
 
 static enum rf_status spill_sums(struct rf_large_writer *writer, struct rf_error *err)
 {
-    char name[RF_LARGE_NAME_SIZE];
+    char path[PATH_SIZE];
     enum rf_status status;
 
     if (writer->sums_fd < 0) {
-        writer->sums_fd = open_temp(writer->dir, name);
-        if (writer->sums_fd < 0)
-            return rf_error_errno(err, RF_IO, errno, "cannot make a file for checksums");
-        unlinkat(writer->dir, name, 0);
+        status = open_temp(writer->dir, path, &writer->sums_fd, err);
+        if (status != RF_OK)
+            return status;
+        unlinkat(writer->dir, path, 0);
     }
     status = write_at(writer->sums_fd, writer->sums, writer->sum_count * 8, writer->sums_done,
                       err);
@@ -288,20 +333,18 @@ static enum rf_status write_trailer(struct rf_large_writer *writer, uint32_t lif
 enum rf_status rf_large_publish(struct rf_large_writer *writer, uint32_t life,
                                 struct rf_error *err)
 {
-    char name[RF_LARGE_NAME_SIZE];
+    char path[PATH_SIZE];
     enum rf_status status = write_trailer(writer, life, err);
 
     if (status != RF_OK)
         return status;
-    rf_large_name(&writer->ref, life, name);
+    path_of(&writer->ref, life, path);
     if (RF_SAFEGUARD("large-fsync") && fsync(writer->fd) != 0)
-        return rf_error_errno(err, RF_IO, errno, "cannot make large blob '%s' durable", name);
-    if (renameat(writer->dir, writer->temp, writer->dir, name) != 0)
-        return rf_error_errno(err, RF_IO, errno, "cannot name large blob '%s'", name);
+        return rf_error_errno(err, RF_IO, errno, "cannot make '%s' durable", path);
+    if (renameat(writer->dir, writer->temp, writer->dir, path) != 0)
+        return rf_error_errno(err, RF_IO, errno, "cannot name '%s'", path);
     writer->temp[0] = '\0';
-    if (RF_SAFEGUARD("dir-fsync") && fsync(writer->dir) != 0)
-        return rf_error_errno(err, RF_IO, errno, "cannot make the name '%s' durable", name);
-    return RF_OK;
+    return RF_SAFEGUARD("dir-fsync") ? rf_large_sync_folder(writer->dir, err) : RF_OK;
 }
 
 void rf_large_free(struct rf_large_writer *writer)
@@ -322,13 +365,13 @@ void rf_large_free(struct rf_large_writer *writer)
 static enum rf_status open_large(int dir, const struct rf_blobref *ref, uint32_t life, int *out,
                                  struct rf_error *err)
 {
-    char name[RF_LARGE_NAME_SIZE];
+    char path[PATH_SIZE];
 
-    rf_large_name(ref, life, name);
-    *out = openat(dir, name, O_RDONLY | O_CLOEXEC);
+    path_of(ref, life, path);
+    *out = openat(dir, path, O_RDONLY | O_CLOEXEC);
     if (*out < 0)
         return rf_error_errno(err, errno == ENOENT ? RF_NOT_FOUND : RF_IO, errno,
-                              "cannot open large blob '%s'", name);
+                              "cannot open '%s'", path);
     return RF_OK;
 }
 
@@ -469,19 +512,10 @@ enum rf_status rf_large_verify(int dir, const struct rf_blobref *ref, uint32_t l
     return status;
 }
 
-bool rf_large_exists(int dir, const struct rf_blobref *ref, uint32_t life)
-{
-    char name[RF_LARGE_NAME_SIZE];
-    struct stat st;
-
-    rf_large_name(ref, life, name);
-    return fstatat(dir, name, &st, 0) == 0;
-}
-
 void rf_large_remove(int dir, const struct rf_blobref *ref, uint32_t life)
 {
-    char name[RF_LARGE_NAME_SIZE];
+    char path[PATH_SIZE];
 
-    rf_large_name(ref, life, name);
-    unlinkat(dir, name, 0);
+    path_of(ref, life, path);
+    unlinkat(dir, path, 0);
 }

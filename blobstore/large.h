@@ -5,7 +5,8 @@
  * block's number), then 64 bytes: "RFLARGE1", u64 size, u32 block size, u32 life, 32 bytes digest,
  * u64 XXH3-64 of the 56 bytes before. The bytes come first so that a source file's blocks can be
  * shared (reflink). Written under a temporary name in the same folder; a name without ".tmp-" is
- * always whole and durable.
+ * always whole and durable. dir is the store's folder: that of the large payloads may be missing,
+ * which is as good as empty, and is made when it is written to.
  */
 #ifndef RF_BLOBSTORE_LARGE_H
 #define RF_BLOBSTORE_LARGE_H
@@ -13,6 +14,7 @@
 #include "core/blobref.h"
 #include "core/buf.h"
 
+#define RF_LARGE_FOLDER "large"
 #define RF_LARGE_NAME_SIZE 96
 #define RF_LARGE_FOOTER_SIZE 64
 #define RF_LARGE_TEMP ".tmp-"
@@ -53,10 +55,14 @@ RF_MUST_USE enum rf_status rf_large_read(int dir, const struct rf_blobref *ref, 
 /* Read it all; check hash, block checksums and footer. */
 RF_MUST_USE enum rf_status rf_large_verify(int dir, const struct rf_blobref *ref, uint32_t life,
                                            uint64_t size, struct rf_error *err);
-bool rf_large_exists(int dir, const struct rf_blobref *ref, uint32_t life);
 
 /* After its tombstone is durable. A failure leaves a file that no record names, which the next
  * writer removes. */
 void rf_large_remove(int dir, const struct rf_blobref *ref, uint32_t life);
+
+/* Make the folder when it is missing. *made (may be NULL): it was. */
+RF_MUST_USE enum rf_status rf_large_make_folder(int dir, bool *made, struct rf_error *err);
+/* Make the names in it durable. */
+RF_MUST_USE enum rf_status rf_large_sync_folder(int dir, struct rf_error *err);
 
 #endif

@@ -103,20 +103,6 @@ enum rf_status rf_log_dir_add(struct rf_log_dir *log, const struct rf_log_place 
     return status;
 }
 
-void rf_log_dir_remove(struct rf_log_dir *log, uint64_t first)
-{
-    pthread_mutex_lock(&log->lock);
-    for (size_t i = 0; i < log->count; i++) {
-        if (log->segments[i].first != first)
-            continue;
-        memmove(log->segments + i, log->segments + i + 1,
-                (log->count - i - 1) * sizeof *log->segments);
-        log->count--;
-        break;
-    }
-    pthread_mutex_unlock(&log->lock);
-}
-
 size_t rf_log_dir_count(struct rf_log_dir *log)
 {
     size_t count;

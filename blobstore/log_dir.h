@@ -36,10 +36,9 @@ void rf_log_dir_release(struct rf_log_dir *log);
 /* Read the folder again. */
 RF_MUST_USE enum rf_status rf_log_dir_list(struct rf_log_dir *log, struct rf_error *err);
 
-/* A segment was made (replaces an attempt of the same first), or put away. */
+/* A segment was made (replaces an attempt of the same first). */
 RF_MUST_USE enum rf_status rf_log_dir_add(struct rf_log_dir *log,
                                           const struct rf_log_place *place, struct rf_error *err);
-void rf_log_dir_remove(struct rf_log_dir *log, uint64_t first);
 
 /* Number of segments, and a copy of one; false when there is none with that index. */
 size_t rf_log_dir_count(struct rf_log_dir *log);

@@ -5,20 +5,85 @@
  */
 #include "blobstore/lookup_parts.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "blobstore/walk.h"
 
 #define LIST_HOLES_MAX 2000000 /* entries held in memory while a list reads holes from the log */
 
-enum rf_status rf_lookup_open(struct rf_lookup *lookup, int dir, struct rf_log_dir *log,
-                              uint64_t oldest, uint64_t run_bytes, struct rf_error *err)
+/* ---- the folder ---- */
+
+static int find_folder(const struct rf_lookup *lookup)
 {
-    *lookup = (struct rf_lookup){.dir = dir, .log = log, .oldest = oldest,
+    return openat(lookup->store_dir, RF_LOOKUP_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Open what has the folder's name now; a missing one is empty. */
+static enum rf_status open_folder(struct rf_lookup *lookup, struct rf_error *err)
+{
+    int fd = find_folder(lookup);
+
+    if (fd < 0 && errno != ENOENT)
+        return rf_error_errno(err, RF_IO, errno, "cannot open '" RF_LOOKUP_FOLDER "'");
+    if (lookup->dir >= 0)
+        close(lookup->dir);
+    lookup->dir = fd;
+    return RF_OK;
+}
+
+static enum rf_status make_folder(const struct rf_lookup *lookup, bool *made, struct rf_error *err)
+{
+    *made = mkdirat(lookup->store_dir, RF_LOOKUP_FOLDER, 0700) == 0;
+    if (!*made && errno != EEXIST)
+        return rf_error_errno(err, RF_IO, errno, "cannot make folder '" RF_LOOKUP_FOLDER "'");
+    if (*made && fsync(lookup->store_dir) != 0)
+        return rf_error_errno(err, RF_IO, errno,
+                              "cannot make the name of '" RF_LOOKUP_FOLDER "' durable");
+    return RF_OK;
+}
+
+enum rf_status rf_lookup_keep_folder(struct rf_lookup *lookup, struct rf_error *err)
+{
+    struct stat ours, named;
+    enum rf_status status;
+    bool made;
+    int fd;
+
+    if (fstat(lookup->dir, &ours) == 0 &&
+        fstatat(lookup->store_dir, RF_LOOKUP_FOLDER, &named, 0) == 0 &&
+        ours.st_ino == named.st_ino && ours.st_dev == named.st_dev)
+        return RF_OK;
+    status = make_folder(lookup, &made, err);
+    if (status != RF_OK)
+        return status;
+    fd = find_folder(lookup);
+    if (fd < 0 || dup3(fd, lookup->dir, O_CLOEXEC) < 0) /* another thread may be using the number */
+        status = rf_error_errno(err, RF_IO, errno, "cannot open '" RF_LOOKUP_FOLDER "'");
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+enum rf_status rf_lookup_open(struct rf_lookup *lookup, int store_dir, bool writing,
+                              struct rf_log_dir *log, uint64_t oldest, uint64_t run_bytes,
+                              bool *lost, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+    bool made = false;
+
+    *lookup = (struct rf_lookup){.store_dir = store_dir, .dir = -1, .log = log, .oldest = oldest,
                                  .run_bytes = run_bytes};
     pthread_mutex_init(&lookup->lock, NULL);
-    return rf_runs_load(&lookup->runs, dir, oldest, err);
+    if (writing)
+        status = make_folder(lookup, &made, err);
+    if (status == RF_OK)
+        status = rf_lookup_load(lookup, &lookup->runs, err);
+    *lost = made || lookup->dir < 0 || (lookup->runs && lookup->runs->broken > 0);
+    return status;
 }
 
 void rf_lookup_close(struct rf_lookup *lookup)
@@ -231,7 +296,9 @@ void rf_lookup_add(struct rf_lookup *lookup, const struct rf_entry *entries, siz
 
 enum rf_status rf_lookup_load(struct rf_lookup *lookup, struct rf_runs **out, struct rf_error *err)
 {
-    return rf_runs_load(out, lookup->dir, lookup->oldest, err);
+    enum rf_status status = open_folder(lookup, err);
+
+    return status == RF_OK ? rf_runs_load(out, lookup->dir, lookup->oldest, err) : status;
 }
 
 void rf_lookup_install_take(struct rf_lookup *lookup, struct rf_runs *runs, struct rf_table *tail)

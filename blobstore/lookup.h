@@ -14,23 +14,27 @@
 #include "blobstore/runs.h"
 #include "blobstore/table.h"
 
+#define RF_LOOKUP_FOLDER "run"
+
 struct rf_lookup {
     pthread_mutex_t lock; /* guards tail, tail_bytes, runs, epoch */
     struct rf_table tail;
     uint64_t tail_bytes;  /* of log the tail stands for */
     struct rf_runs *runs;
     uint64_t epoch;       /* raised when entries move from the tail into a run */
-    int dir;              /* of the runs */
+    int store_dir;        /* lent: the folder that of the runs is in */
+    int dir;              /* of the runs; -1: missing, as good as empty */
     struct rf_log_dir *log;
     uint64_t oldest, run_bytes;
     void (*damaged)(void *user); /* a run was found bad; may be NULL; any thread */
     void *user;
 };
 
-/* Takes dir over, also on failure. Loads the runs; the tail is empty. */
-RF_MUST_USE enum rf_status rf_lookup_open(struct rf_lookup *lookup, int dir,
+/* Load the runs of the folder RF_LOOKUP_FOLDER in store_dir (lent until close); the tail is empty.
+ * writing: make the folder when it is missing. *lost: it was, or a file in it is no whole run. */
+RF_MUST_USE enum rf_status rf_lookup_open(struct rf_lookup *lookup, int store_dir, bool writing,
                                           struct rf_log_dir *log, uint64_t oldest,
-                                          uint64_t run_bytes, struct rf_error *err);
+                                          uint64_t run_bytes, bool *lost, struct rf_error *err);
 void rf_lookup_close(struct rf_lookup *lookup);
 
 /* The last change that runs (or holes between runs) stand for. */
@@ -82,7 +86,7 @@ void rf_lookup_condemn(struct rf_lookup *lookup);
 
 /* ---- a reader's: another process changed the runs ---- */
 
-/* Load the runs again into *out. */
+/* Load the runs again into *out, from what has the folder's name now. */
 RF_MUST_USE enum rf_status rf_lookup_load(struct rf_lookup *lookup, struct rf_runs **out,
                                           struct rf_error *err);
 /* Put runs and tail in the place of the old ones. Takes both over; *tail is left empty. */

@@ -52,8 +52,10 @@ static enum rf_status begin_run(struct rf_lookup *lookup, uint64_t from, uint64_
     struct rf_run_source *sources = NULL;
     char name[RF_RUNS_NAME_SIZE];
     size_t count;
-    enum rf_status status = list_sources(lookup, from, to, &sources, &count, err);
+    enum rf_status status = rf_lookup_keep_folder(lookup, err);
 
+    if (status == RF_OK)
+        status = list_sources(lookup, from, to, &sources, &count, err);
     if (status != RF_OK)
         return status;
     rf_runs_name(from, to, name);

@@ -11,6 +11,9 @@ void rf_entry_from_run(struct rf_entry *out, const struct rf_run_entry *entry);
 
 bool rf_part_is_whole(struct rf_part *part);
 
+/* Before a writer writes to the folder: make it again if it was removed. */
+RF_MUST_USE enum rf_status rf_lookup_keep_folder(struct rf_lookup *lookup, struct rf_error *err);
+
 /* Call visit for every change of a part, from the log; bytes: of its record. */
 RF_MUST_USE enum rf_status
 rf_part_scan(struct rf_lookup *lookup, const struct rf_part *part,

@@ -187,7 +187,7 @@ enum rf_status rf_disk_get(struct rf_store *base, const struct rf_blobref *ref,
     for (int look = 0; look < LOOKS && status == RF_OK && newer; look++) {
         struct rf_error cause = {0};
         if (entry.size > RF_BLOB_INLINE_MAX)
-            status = rf_large_get(disk->large_dir, ref, entry.life, entry.size, buf, &cause);
+            status = rf_large_get(disk->dir, ref, entry.life, entry.size, buf, &cause);
         else
             status = get_small(disk, &entry, buf, &cause);
         if (status != RF_NOT_FOUND && status != RF_CORRUPT)
@@ -234,7 +234,7 @@ enum rf_status rf_disk_read(struct rf_store *base, const struct rf_blobref *ref,
         if (count == 0)
             status = RF_OK;
         else if (entry.size > RF_BLOB_INLINE_MAX)
-            status = rf_large_read(disk->large_dir, ref, entry.life, entry.size, offset, out,
+            status = rf_large_read(disk->dir, ref, entry.life, entry.size, offset, out,
                                    count, &cause);
         else
             status = read_small(disk, &entry, offset, out, count, &cause);

@@ -13,37 +13,6 @@
 
 #define TAIL_MAX 1000000 /* changes a reader holds in memory before it reads the log instead */
 
-/* Follow a head that was made anew, or appeared. Caller holds the lock. */
-static void renew_locked(struct rf_disk *disk)
-{
-    struct rf_head *head = NULL;
-
-    if (disk->head && rf_head_is_current(disk->head, disk->dir))
-        return;
-    if (rf_head_open(&head, disk->dir, false, rf_disk_seed(disk), NULL) != RF_OK)
-        return;
-    for (size_t i = 0; disk->head && i < RF_DISK_OLD_HEADS; i++) {
-        if (disk->old_heads[i])
-            continue;
-        disk->old_heads[i] = disk->head; /* a follower may be asleep on it */
-        __atomic_store_n(&disk->head, head, __ATOMIC_RELEASE);
-        return;
-    }
-    if (disk->head)
-        rf_head_close(head); /* replaced too often: stay with what we have */
-    else
-        __atomic_store_n(&disk->head, head, __ATOMIC_RELEASE);
-}
-
-void rf_disk_renew_head(struct rf_disk *disk)
-{
-    if (disk->base.writable)
-        return;
-    pthread_mutex_lock(&disk->lock);
-    renew_locked(disk);
-    pthread_mutex_unlock(&disk->lock);
-}
-
 /* Everything before the last segment is durable; its begin record knows the counts. */
 static void sealed_state(struct rf_disk *disk, struct rf_head_state *out)
 {
@@ -197,10 +166,8 @@ static enum rf_status refresh(struct rf_disk *disk, struct rf_error *err)
     struct rf_head_state state;
     uint32_t word;
 
-    if (!disk->head)
-        renew_locked(disk);
-    word = disk->head ? rf_head_word(disk->head) : 0;
-    if (!disk->head || !rf_head_read(disk->head, &state)) {
+    word = rf_head_word(disk->head);
+    if (!rf_head_read(disk->head, &state)) {
         status = rf_log_dir_list(&disk->log, err);
         sealed_state(disk, &state);
     }
@@ -221,11 +188,10 @@ enum rf_status rf_disk_state(struct rf_disk *disk, struct rf_head_state *out,
                              struct rf_error *err)
 {
     enum rf_status status = RF_OK;
-    struct rf_head *head = rf_disk_head(disk);
 
     pthread_mutex_lock(&disk->lock);
     if (!disk->base.writable &&
-        (!disk->caught_up || !head || rf_head_word(head) != disk->seen_word))
+        (!disk->caught_up || rf_head_word(disk->head) != disk->seen_word))
         status = refresh(disk, err);
     *out = disk->state;
     pthread_mutex_unlock(&disk->lock);

@@ -37,7 +37,16 @@ struct recovery {
 
 /* ---- which segment is the last ---- */
 
-/* A segment with neither a begin record nor any other was being made when the writer died. */
+/* Whether something of the segment was published once. */
+static bool is_known(const struct recovery *r, const struct rf_log_place *place)
+{
+    return r->covered >= place->first ||
+           (r->has_head && r->head.seq >= place->first && r->head.segment_first == place->first &&
+            r->head.segment_attempt == place->attempt);
+}
+
+/* A segment with neither a begin record nor any other was being made when the writer died, unless
+ * it is known: then all of it is damaged. */
 static enum rf_status is_empty(struct rf_disk *disk, const struct rf_log_place *place, bool *empty,
                                struct rf_error *err)
 {
@@ -75,6 +84,8 @@ static enum rf_status find_last(struct recovery *r, struct rf_error *err)
             return RF_OK;
         }
         rf_log_dir_at(&disk->log, count - 1, &r->place);
+        if (is_known(r, &r->place))
+            return RF_OK;
         status = is_empty(disk, &r->place, &empty, err);
         if (status != RF_OK || !empty)
             return status;

@@ -105,10 +105,11 @@ static enum rf_status list_names(int dir, struct name **out, size_t *count, stru
     struct name *names = NULL;
     struct dirent *entry;
     DIR *stream = NULL;
-    enum rf_status status = open_list(dir, &stream, err);
+    enum rf_status status = dir < 0 ? RF_OK : open_list(dir, &stream, err);
 
+    *out = NULL;
     *count = 0;
-    while (status == RF_OK && (entry = readdir(stream))) {
+    while (status == RF_OK && stream && (entry = readdir(stream))) {
         struct name name, *grown;
         if (!rf_runs_parse(&name.from, &name.to, entry->d_name))
             continue;
@@ -191,6 +192,7 @@ static enum rf_status open_names(struct rf_runs *runs, int dir, const struct nam
         status = open_named(dir, &names[i], &run, &cause);
         if (status == RF_CORRUPT || status == RF_UNSUPPORTED) {
             status = RF_OK; /* as if it were not there */
+            runs->broken++;
             continue;
         }
         if (status != RF_OK)

@@ -24,6 +24,7 @@ struct rf_part {
 struct rf_runs {
     unsigned refs; /* atomic */
     size_t count;
+    size_t broken; /* files that were passed over when the set was loaded: no whole runs */
     struct rf_part *parts[];
 };
 
@@ -33,8 +34,8 @@ bool rf_runs_parse(uint64_t *from, uint64_t *to, const char *name);
 void rf_runs_ref(struct rf_runs *runs);
 void rf_runs_unref(struct rf_runs *runs); /* NULL is fine */
 
-/* Open the runs of folder dir that cover changes from oldest on; where a run is missing or broken
- * and later ones are not, there is a hole. */
+/* Open the runs of folder dir (-1: none, as if it were empty) that cover changes from oldest on;
+ * where a run is missing or broken and later ones are not, there is a hole. */
 RF_MUST_USE enum rf_status rf_runs_load(struct rf_runs **out, int dir, uint64_t oldest,
                                         struct rf_error *err);
 

@@ -103,6 +103,27 @@ static enum rf_status want(struct rf_scan *scan, uint64_t offset, size_t need, s
     return RF_OK;
 }
 
+/* The payload of the record at scan->offset, and the padding behind it where there is any. */
+static enum rf_status read_payload(struct rf_scan *scan, struct rf_scanned *out,
+                                   struct rf_error *err)
+{
+    size_t end = RF_LOG_HEADER_SIZE + out->record.stored;
+    size_t span = (size_t)rf_log_span(&out->record);
+    const uint8_t *at;
+    enum rf_status status = want(scan, scan->offset, span, RF_SCAN_WINDOW, &at, err);
+
+    for (size_t i = end; at && i < span; i++)
+        out->flawed |= at[i] != 0;
+    if (status == RF_OK && !at) /* a file may end without the padding */
+        status = want(scan, scan->offset, end, RF_SCAN_WINDOW, &at, err);
+    if (status != RF_OK)
+        return status;
+    if (at)
+        out->payload = rf_bytes(at + RF_LOG_HEADER_SIZE, out->record.stored);
+    out->damaged = !at || rf_log_checksum(out->payload) != out->record.checksum;
+    return RF_OK;
+}
+
 enum rf_status rf_scan_next(struct rf_scan *scan, struct rf_scanned *out, struct rf_error *err)
 {
     size_t ahead = scan->headers_only ? LINEAR_SIZE : RF_SCAN_WINDOW;
@@ -116,15 +137,10 @@ enum rf_status rf_scan_next(struct rf_scan *scan, struct rf_scanned *out, struct
     *out = (struct rf_scanned){.offset = scan->offset};
     if (!rf_log_decode(&out->record, at, &scan->place, scan->offset))
         return RF_CORRUPT;
-    if (out->record.stored > 0 && !scan->headers_only) {
-        status = want(scan, scan->offset, RF_LOG_HEADER_SIZE + out->record.stored, ahead, &at,
-                      err);
-        if (status != RF_OK)
-            return status;
-        if (at)
-            out->payload = rf_bytes(at + RF_LOG_HEADER_SIZE, out->record.stored);
-        out->damaged = !at || rf_log_checksum(out->payload) != out->record.checksum;
-    }
+    if (out->record.stored > 0 && !scan->headers_only)
+        status = read_payload(scan, out, err);
+    if (status != RF_OK)
+        return status;
     scan->offset += rf_log_span(&out->record);
     return RF_OK;
 }

@@ -34,6 +34,7 @@ struct rf_scanned {
     uint64_t offset;
     struct rf_bytes payload; /* lent until the next call; not with headers_only */
     bool damaged;            /* the header holds, the payload does not match its checksum */
+    bool flawed;             /* the bytes that fill up to the next record are not zero */
 };
 
 /* Start at offset (0: the begin record). fd is lent until rf_scan_release. */

@@ -33,7 +33,7 @@ enum rf_status rf_disk_large_open(struct rf_large **out, struct rf_store *base,
         return rf_error_set(err, RF_NOMEM, "no memory for an upload");
     large->base.ops = base->ops;
     large->disk = disk;
-    status = rf_large_create(&large->writer, disk->large_dir, err);
+    status = rf_large_create(&large->writer, disk->dir, err);
     if (status != RF_OK)
         free(large);
     else

@@ -72,8 +72,7 @@ static void check_large(struct verify *v, const struct rf_blobref *ref,
                         const struct rf_log_record *record)
 {
     struct rf_error err = {0};
-    enum rf_status status = rf_large_verify(v->disk->large_dir, ref, record->life, record->size,
-                                            &err);
+    enum rf_status status = rf_large_verify(v->disk->dir, ref, record->life, record->size, &err);
 
     if (status == RF_NOT_FOUND)
         v->report.missing++;
@@ -95,6 +94,10 @@ static void check_change(struct verify *v, const struct rf_walked *walked)
     check_chain(v, record);
     memcpy(ref.digest, record->digest, RF_DIGEST_SIZE);
     rf_blobref_format(&ref, text);
+    if (walked->at.flawed) {
+        v->report.flaws++;
+        tell(v, "the bytes behind change %" PRIu64 " are damaged; no blob suffers", record->seq);
+    }
     if (rf_lookup_find(&v->disk->lookup, &ref, &now, NULL, NULL) != RF_OK ||
         now.seq < record->seq) {
         v->lookup_wrong++;
@@ -230,18 +233,20 @@ static enum rf_status sweep_log(struct rf_disk *disk, uint64_t *count, struct rf
 enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,
                              struct rf_error *err)
 {
-    int fd = openat(disk->large_dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = openat(disk->dir, RF_LARGE_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool absent = fd < 0 && errno == ENOENT;
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     enum rf_status status = RF_OK;
     struct dirent *entry;
 
-    if (!dir) {
+    if (!dir && !absent) {
         int cause = errno;
         if (fd >= 0)
             close(fd);
-        return rf_error_errno(err, RF_IO, cause, "cannot list large blobs");
+        return rf_error_errno(err, RF_IO, cause, "cannot list '%s/" RF_LARGE_FOLDER "'",
+                              disk->path);
     }
-    while (status == RF_OK && (entry = readdir(dir))) {
+    while (dir && status == RF_OK && (entry = readdir(dir))) {
         struct rf_blobref ref;
         uint32_t life;
         bool stray;
@@ -250,12 +255,13 @@ enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,
             stray = temps;
         else
             stray = rf_large_parse(&ref, &life, entry->d_name) && !is_named(disk, &ref, life);
-        if (stray && unlinkat(disk->large_dir, entry->d_name, 0) != 0)
+        if (stray && unlinkat(fd, entry->d_name, 0) != 0)
             status = rf_error_errno(err, RF_IO, errno, "cannot remove 'large/%s'", entry->d_name);
         pthread_mutex_unlock(&disk->claim_lock);
         *count += stray;
     }
-    closedir(dir);
+    if (dir)
+        closedir(dir);
     return status == RF_OK && temps ? sweep_log(disk, count, err) : status;
 }
 
@@ -292,6 +298,19 @@ static enum rf_status remake_runs(struct verify *v, struct rf_error *err)
     return check_runs(v, err);
 }
 
+static void tell_lost(struct verify *v)
+{
+    char words[RF_ERROR_SIZE];
+
+    for (unsigned part = 1; part <= RF_STORE_LARGE; part <<= 1) {
+        bool mended = v->disk->mended & part;
+        if (!mended && !(v->disk->lost & part))
+            continue;
+        rf_store_part_describe((enum rf_store_part)part, mended, words, sizeof words);
+        tell(v, "%s", words);
+    }
+}
+
 enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *out,
                               void (*problem)(void *user, const char *line),
                               void (*progress)(void *user, uint64_t done, uint64_t total),
@@ -303,8 +322,10 @@ enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *ou
     enum rf_status status = rf_disk_state(disk, &state, err);
     uint64_t strays = 0;
 
-    if (status == RF_OK)
+    if (status == RF_OK) {
+        tell_lost(&v);
         status = check_runs(&v, err);
+    }
     if (status == RF_OK)
         status = check_log(&v, &state, err);
     if (status == RF_OK)

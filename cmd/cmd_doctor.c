@@ -156,6 +156,14 @@ static void check_store(struct doctor *doctor)
     }
     if (status == RF_OK)
         status = rf_store_info(store, &info, &err);
+    for (unsigned part = 1; status == RF_OK && part <= RF_STORE_LARGE; part <<= 1) {
+        char words[512];
+
+        if (!((info.lost | info.mended) & part))
+            continue;
+        rf_store_part_describe((enum rf_store_part)part, info.mended & part, words, sizeof words);
+        tell(doctor, VERDICT_WARN, "store", "%s", words);
+    }
     if (status)
         tell(doctor, VERDICT_FAIL, "store", "%s%s", err.message,
              status == RF_NOT_FOUND ? "; 'refuge init' makes it" : "");

@@ -42,12 +42,16 @@ int cmd_store_verify(struct rf_cli *cli)
     rf_summary_int(cli, "bytes", (int64_t)report.bytes);
     rf_summary_int(cli, "corrupt", (int64_t)report.corrupt);
     rf_summary_int(cli, "missing", (int64_t)report.missing);
+    rf_summary_int(cli, "flaws", (int64_t)report.flaws);
     rf_summary_int(cli, "rebuilt", (int64_t)report.rebuilt);
     rf_summary_int(cli, "removed", (int64_t)report.removed);
     rf_out_printf(cli, "%s, %s, %s read: %llu corrupt, %llu missing",
                   RF_COUNT(report.changes, "change"), RF_COUNT(report.blobs, "blob"),
                   rf_size_format(report.bytes, size), (unsigned long long)report.corrupt,
                   (unsigned long long)report.missing);
+    if (report.flaws)
+        rf_out_printf(cli, ", %llu flaws of which no blob suffers",
+                      (unsigned long long)report.flaws);
     if (repair)
         rf_out_printf(cli, ", %s made again, %s removed", RF_COUNT(report.rebuilt, "lookup run"),
                       RF_COUNT(report.removed, "stray file"));

@@ -16,10 +16,14 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "blobstore/blobstore.h"
@@ -238,6 +242,14 @@ static void remove_all(const char *name)
         assert_int_equal(unlink(path), 0);
 }
 
+static void copy_folder(const char *from, const char *to)
+{
+    char command[1200];
+
+    snprintf(command, sizeof command, "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
+    assert_int_equal(system(command), 0);
+}
+
 /* As a kill leaves it: nothing closed, no run of the tail, no trim. */
 static void run_in_child(void (*work)(void))
 {
@@ -391,14 +403,63 @@ static void a_bad_last_record_that_was_published_is_not_cut_off(void **state)
     }
 }
 
+/* Nothing in the only segment holds, and the head knows that it did. */
+static void a_segment_damaged_throughout_is_not_taken_for_an_unfinished_one(void **state)
+{
+    struct rf_verify_report report;
+    struct rf_store *store;
+    char segment[512];
+    uint8_t *zeros = calloc(1, BEGIN + 8 * SPAN);
+
+    (void)state;
+    run_in_child(put_eight_and_die);
+    assert_true(file_at("log", 0, segment));
+    write_all(segment, zeros, BEGIN + 8 * SPAN);
+    free(zeros);
+    store = open_store(RF_STORE_WRITE);
+    put_texts(store, 8, 10);
+    assert_int_equal(count_texts(store, 0, 10), 2);
+    assert_int_equal(verify(store, &report), RF_CORRUPT);
+    assert_int_equal(report.corrupt, 9); /* and the begin record */
+    rf_store_close(store);
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 10), 2);
+    rf_store_close(store);
+}
+
+static void a_lost_log_is_not_begun_anew(void **state)
+{
+    struct rf_store_options options = {.mode = RF_STORE_WRITE};
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    uint8_t *large = calloc(1, (1u << 20) + 1);
+    char saved[600];
+
+    (void)state;
+    OK(rf_store_put(store, rf_bytes(large, (1u << 20) + 1), NULL, false, NULL, NULL, &err));
+    rf_store_close(store);
+    free(large);
+    snprintf(saved, sizeof saved, "%s/saved", folder);
+    assert_int_equal(rename(path_of("log"), saved), 0);
+    for (int reading = 0; reading < 2; reading++) {
+        struct rf_error why = {0};
+        options.mode = reading ? RF_STORE_READ : RF_STORE_WRITE;
+        assert_int_equal(rf_store_open(&store, url, &options, &why), RF_CORRUPT);
+        assert_non_null(strstr(why.message, "is gone"));
+    }
+    rmdir(path_of("log"));
+    assert_int_equal(rename(saved, path_of("log")), 0);
+    store = open_store(RF_STORE_READ);
+    expect_sound(store); /* the payload, too */
+    rf_store_close(store);
+}
+
 /* ---- lost files ---- */
 
 #define MANY 1200 /* several segments and runs */
 
-static void make_many(void)
+static struct rf_store *fill_many(void)
 {
     struct rf_store *store = open_store(RF_STORE_CREATE);
-    uint8_t *large = calloc(1, (1u << 20) + 70000);
     struct rf_blobref ref;
     char text[64];
 
@@ -408,6 +469,14 @@ static void make_many(void)
         rf_blobref_of(&ref, rf_bytes_text(text));
         OK(rf_store_delete(store, &ref, NULL, &err));
     }
+    return store;
+}
+
+static void make_many(void)
+{
+    struct rf_store *store = fill_many();
+    uint8_t *large = calloc(1, (1u << 20) + 70000);
+
     OK(rf_store_put(store, rf_bytes(large, (1u << 20) + 70000), NULL, false, NULL, NULL, &err));
     free(large);
     rf_store_close(store);
@@ -425,49 +494,140 @@ static void expect_many(struct rf_store *store)
     assert_int_equal(info.blobs, MANY - 99);
 }
 
-static void all_but_log_and_payloads_makes_itself_again(void **state)
+/* ---- every file but the log and the payloads can be lost ---- */
+
+enum situation { CLOSED, KILLED, WRITING, SITUATIONS };
+static int texts_there; /* MANY and those put since */
+
+static void fill_and_die(void)
 {
-    static const char *const lost[] = {"head", "lock", "store.json", NULL};
+    fill_many();
+}
+
+static void expect_everything(struct rf_store *store)
+{
+    struct rf_store_info info;
+    int damaged;
+
+    assert_int_equal(count_texts(store, 0, texts_there), texts_there - 100);
+    assert_int_equal(count_changes(store, &damaged), texts_there + 100);
+    assert_int_equal(damaged, 0);
+    OK(rf_store_info(store, &info, &err));
+    assert_int_equal(info.blobs, texts_there - 100);
+    expect_sound(store);
+}
+
+static void read_everything(void)
+{
+    struct rf_store *store = open_store(RF_STORE_READ);
+
+    expect_everything(store);
+    rf_store_close(store);
+}
+
+static void lose(const char *name)
+{
+    const char *path = path_of(name);
+
+    if (unlink(path) == 0)
+        return;
+    remove_all(name);
+    assert_int_equal(rmdir(path_of(name)), 0);
+}
+
+/* A reader that was open when its head was lost looks for another one now and then. */
+static void await_texts(struct rf_store *reader)
+{
+    const struct timespec step = {.tv_nsec = 5000000};
+    struct rf_store_info info = {0};
+
+    for (int tries = 0; tries < 4000 && info.blobs != (uint64_t)texts_there - 100; tries++) {
+        if (tries > 0)
+            nanosleep(&step, NULL);
+        OK(rf_store_info(reader, &info, &err));
+    }
+    expect_everything(reader);
+}
+
+/* names: what is lost at once. A reader in another process must see everything, and then a writer,
+ * whose next put must reach both an old reader and a new one. */
+static void lose_and_look(enum situation situation, const char *const *names)
+{
+    struct rf_store *writer = NULL, *reader = NULL;
+
+    texts_there = MANY;
+    if (situation == KILLED)
+        run_in_child(fill_and_die);
+    else
+        writer = fill_many();
+    if (situation == CLOSED)
+        rf_store_close(writer);
+    reader = open_store(RF_STORE_READ);
+    for (size_t i = 0; names[i]; i++)
+        lose(names[i]);
+    expect_everything(reader);
+    if (situation != WRITING) {
+        run_in_child(read_everything);
+        writer = open_store(RF_STORE_WRITE);
+    }
+    put_texts(writer, texts_there, texts_there + 1);
+    texts_there++;
+    expect_everything(writer);
+    await_texts(reader);
+    run_in_child(read_everything);
+    put_texts(writer, texts_there, texts_there + 300); /* on through a run and a segment */
+    texts_there += 300;
+    expect_everything(writer);
+    expect_everything(reader);
+    run_in_child(read_everything);
+    rf_store_close(writer);
+    expect_everything(reader);
+    rf_store_close(reader);
+    run_in_child(read_everything);
+}
+
+static void every_other_file_and_folder_can_be_lost(void **state)
+{
+    static const char *const losses[][6] = {
+        {"head"}, {"lock"}, {"store.json"}, {"run"}, {"large"}, {"head", "run"},
+        {"head", "lock", "store.json", "run", "large"}};
+
+    (void)state;
+    for (int situation = 0; situation < SITUATIONS; situation++) {
+        for (size_t i = 0; i < sizeof losses / sizeof *losses; i++) {
+            print_message("%d: %s\n", situation, losses[i][0]);
+            lose_and_look(situation, losses[i]);
+            tear_down(NULL);
+            set_up(NULL);
+        }
+    }
+}
+
+static void each_lookup_run_can_be_lost(void **state)
+{
     struct rf_store *store;
-    char path[512];
+    char path[512], saved[600];
+    int count;
 
     (void)state;
     make_many();
-    assert_true(files_in("log") >= 3);
-    assert_true(files_in("run") >= 1);
-    for (int i = 0; i < 6; i++) {
-        if (i < 4 && lost[i])
-            unlink(path_of(lost[i]));
-        if (i == 4)
-            remove_all("run");
-        if (i == 5) { /* all of them, and a folder too */
-            for (int j = 0; lost[j]; j++)
-                unlink(path_of(lost[j]));
-            remove_all("run");
-            rmdir(path_of("run"));
-        }
+    snprintf(saved, sizeof saved, "%s/saved", folder);
+    copy_folder(path_of(""), saved);
+    count = files_in("run");
+    assert_true(count >= 2 && files_in("log") >= 3);
+    for (int n = 0; n < count; n++) {
+        assert_true(file_at("run", n, path));
+        assert_int_equal(unlink(path), 0);
+        store = open_store(RF_STORE_READ); /* a hole */
+        expect_many(store);
+        expect_sound(store);
+        rf_store_close(store);
         store = open_store(RF_STORE_WRITE);
         expect_many(store);
         expect_sound(store);
-        put_texts(store, MANY + i, MANY + i + 1);
-        assert_int_equal(count_texts(store, MANY + i, MANY + i + 1), 1);
         rf_store_close(store);
-        store = open_store(RF_STORE_READ);
-        assert_int_equal(count_texts(store, 0, MANY + i + 1), MANY - 100 + 1);
-        rf_store_close(store);
-        tear_down(NULL);
-        set_up(NULL);
-        make_many();
+        copy_folder(saved, path_of(""));
     }
-    assert_true(file_at("run", 0, path)); /* one of several runs, a hole for a reader */
-    unlink(path);
-    store = open_store(RF_STORE_READ);
-    expect_many(store);
-    rf_store_close(store);
-    store = open_store(RF_STORE_WRITE);
-    expect_many(store);
-    expect_sound(store);
-    rf_store_close(store);
 }
 
 static void a_reader_without_a_head_sees_what_is_sealed(void **state)
@@ -566,14 +726,6 @@ static void flip_and_look(const char *path, size_t at, uint8_t mask, bool precio
     rf_store_close(store);
 }
 
-static void copy_folder(const char *from, const char *to)
-{
-    char command[1200];
-
-    snprintf(command, sizeof command, "rm -rf '%s' && cp -a '%s' '%s'", to, from, to);
-    assert_int_equal(system(command), 0);
-}
-
 static void no_flipped_bit_serves_wrong_bytes(void **state)
 {
     static const char *const folders[] = {"log", "run", "large", "."};
@@ -609,6 +761,107 @@ static void no_flipped_bit_serves_wrong_bytes(void **state)
     }
     print_message("%u flips\n", flips);
     assert_true(flips > 500);
+}
+
+struct told {
+    int lines;
+    char first[RF_ERROR_SIZE];
+};
+
+static void count_line(void *user, const char *line)
+{
+    struct told *told = user;
+
+    if (told->lines++ == 0)
+        snprintf(told->first, sizeof told->first, "%s", line);
+}
+
+/* What a reader finds with one bit of path flipped. */
+static void flip_and_verify(const char *path, size_t at, uint8_t mask, bool must_tell, bool log)
+{
+    struct rf_verify_report report;
+    struct told told = {0};
+    struct rf_store *store;
+    enum rf_status status;
+    int found;
+
+    patch(path, at, mask);
+    store = open_store(RF_STORE_READ);
+    status = rf_store_verify(store, &report, count_line, NULL, &told, NULL);
+    found = count_texts(store, 0, 30);
+    rf_store_close(store);
+    if (must_tell && told.lines == 0)
+        fail_msg("%s at %zu, bit %02x: verify says nothing", path, at, mask);
+    if (log && found != 28 && (status != RF_CORRUPT || report.corrupt == 0))
+        fail_msg("%s at %zu, bit %02x: %d texts, and verify is content", path, at, mask, found);
+    if (log && found == 28 && told.lines > 0 && report.corrupt + report.flaws == 0)
+        fail_msg("%s at %zu, bit %02x: not counted: %s", path, at, mask, told.first);
+    if (!log && (found != 28 || report.corrupt))
+        fail_msg("%s at %zu, bit %02x: %d texts, %s", path, at, mask, found, told.first);
+    patch(path, at, mask);
+}
+
+/* Every byte of every file of a closed store, and every bit of store.json: what verify does not
+ * tell of must mean nothing, as doc/format-store.md says: the payload of a blob deleted since, and
+ * in the head all but what is published. */
+static void every_flipped_bit_is_told_or_means_nothing(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    char path[512], text[64], saved[600];
+    struct rf_blobref ref;
+    uint8_t *data;
+    size_t size;
+
+    (void)state;
+    put_texts(store, 0, 30);
+    for (int i = 3; i < 5; i++) {
+        text_of(i, text);
+        rf_blobref_of(&ref, rf_bytes_text(text));
+        OK(rf_store_delete(store, &ref, NULL, &err));
+    }
+    OK(rf_store_put(store, rf_bytes_text("a part"), NULL, true, NULL, NULL, &err));
+    OK(rf_store_put(store, rf_bytes_text("a part"), NULL, false, NULL, NULL, &err));
+    rf_store_close(store);
+    assert_true(file_at("log", 0, path));
+    data = read_all(path, &size);
+    for (size_t at = 0; at < size; at++) {
+        bool dead = false;
+        for (int i = 3; i < 5; i++) {
+            size_t start = BEGIN + (size_t)i * SPAN + 96;
+            text_of(i, text);
+            assert_memory_equal(data + start, text, strlen(text));
+            dead |= at >= start && at < start + strlen(text);
+        }
+        flip_and_verify(path, at, (uint8_t)(1u << (at % 8)), !dead, true);
+    }
+    free(data);
+    assert_int_equal(files_in("log"), 1);
+    for (int n = 0; file_at("run", n, path); n++) {
+        data = read_all(path, &size);
+        free(data);
+        for (size_t at = 0; at < size; at += at < 200 || at + 200 > size ? 1 : 11)
+            flip_and_verify(path, at, (uint8_t)(1u << (at % 8)), true, false);
+    }
+    snprintf(path, sizeof path, "%s", path_of("store.json"));
+    data = read_all(path, &size);
+    for (size_t at = 0; at < size; at++) {
+        for (int bit = 0; bit < 8; bit++) {
+            bool same = at + 1 == size || /* white space is white space, a digit a digit */
+                        ((at + 19 >= size && at + 3 < size) && data[at] >= 'a' && bit == 5);
+            flip_and_verify(path, at, (uint8_t)(1u << bit), !same, false);
+        }
+    }
+    free(data);
+    snprintf(saved, sizeof saved, "%s/saved", folder);
+    copy_folder(path_of(""), saved);
+    for (size_t at = 0; at < 4096; at += at < 280 ? 1 : 97) {
+        flip_and_verify(path_of("head"), at, (uint8_t)(1u << (at % 8)), false, false);
+        copy_folder(saved, path_of(""));
+    }
+    for (size_t at = 0; at < 7; at++) {
+        flip_and_verify(path_of("lock"), at, 1, false, false);
+        copy_folder(saved, path_of(""));
+    }
 }
 
 static void a_flipped_bit_in_a_large_payload_is_named(void **state)
@@ -804,6 +1057,144 @@ static void another_process_is_named_by_the_lock(void **state)
     rf_store_close(other);
 }
 
+/* Removing the lock's file must not let a second writer in. */
+static void a_lost_lock_file_still_excludes(void **state)
+{
+    struct rf_store_options options = {.mode = RF_STORE_WRITE};
+    struct rf_store *store = open_store(RF_STORE_CREATE), *other = NULL, *reader;
+
+    (void)state;
+    put_texts(store, 0, 10);
+    assert_int_equal(unlink(path_of("lock")), 0);
+    assert_int_equal(rf_store_open(&other, url, &options, NULL), RF_LOCKED);
+    reader = open_store(RF_STORE_READ);
+    put_texts(store, 10, 20);
+    assert_int_equal(count_texts(reader, 0, 20), 20);
+    rf_store_close(reader);
+    rf_store_close(store);
+    OK(rf_store_open(&other, url, &options, &err));
+    assert_int_equal(count_texts(other, 0, 20), 20);
+    rf_store_close(other);
+}
+
+/* Readers come and go all the time; a writer that does not wait must never find itself locked out
+ * by one of them. */
+static void a_reader_never_stands_in_a_writers_way(void **state)
+{
+    struct rf_store_options options = {.mode = RF_STORE_WRITE};
+    pid_t pids[3];
+    int ends[2];
+
+    (void)state;
+    rf_store_close(open_store(RF_STORE_CREATE));
+    assert_int_equal(pipe(ends), 0);
+    for (size_t i = 0; i < sizeof pids / sizeof *pids; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0) {
+            struct pollfd end = {.fd = ends[0]};
+            close(ends[1]);
+            while (poll(&end, 1, 0) == 0)
+                rf_store_close(open_store(RF_STORE_READ));
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < 500; i++) {
+        struct rf_store *store = NULL;
+        OK(rf_store_open(&store, url, &options, &err));
+        rf_store_close(store);
+    }
+    close(ends[1]);
+    close(ends[0]);
+    for (size_t i = 0; i < sizeof pids / sizeof *pids; i++) {
+        int status;
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        assert_int_equal(status, 0);
+    }
+}
+
+static void *open_to_read(void *user)
+{
+    *(struct rf_store **)user = open_store(RF_STORE_READ);
+    return NULL;
+}
+
+/* While one process looks for what a crash left, the head may know of less: a reader waits. */
+static void a_reader_waits_for_one_who_recovers(void **state)
+{
+    static const char text[] = "1 somebody\n1700000000000000\n";
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char events[4096];
+    struct rf_store *reader = NULL;
+    struct pollfd looks;
+    pthread_t thread;
+    int fd;
+
+    (void)state;
+    run_in_child(put_eight_and_die);
+    unlink(path_of("head")); /* as a power cut may leave it */
+    fd = open(path_of("lock"), O_RDWR | O_TRUNC | O_CLOEXEC);
+    assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
+    looks = (struct pollfd){.fd = inotify_init1(IN_CLOEXEC), .events = POLLIN};
+    assert_true(inotify_add_watch(looks.fd, path_of("lock"), IN_ACCESS) >= 0);
+    pthread_create(&thread, NULL, open_to_read, &reader);
+    for (int i = 0; i < 4; i++) { /* it looks at the lock, and again */
+        assert_int_equal(poll(&looks, 1, 60000), 1);
+        assert_true(read(looks.fd, events, sizeof events) > 0);
+    }
+    close(fd); /* and was killed, too */
+    pthread_join(thread, NULL);
+    assert_int_equal(count_texts(reader, 0, 8), 8);
+    rf_store_close(reader);
+    close(looks.fd);
+}
+
+/* ---- the head, cut off by another program ---- */
+
+static void truncate_head(void)
+{
+    assert_int_equal(truncate(path_of("head"), 0), 0);
+}
+
+static void nobody_faults_when_the_head_is_cut_off(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE), *reader;
+    struct rf_feed *feed = NULL;
+    struct rf_change change;
+    pid_t pid;
+    int status;
+
+    (void)state;
+    pid = fork();
+    if (pid == 0) { /* falls asleep now and then, also while there is no page to sleep on */
+        follow_and_exit();
+        _exit(0);
+    }
+    reader = open_store(RF_STORE_READ);
+    OK(rf_feed_open(&feed, reader, NULL, &err));
+    for (int i = 0; i < FOLLOWED; i += 5) {
+        put_texts(store, i, i + 5); /* the writer makes it again */
+        for (int j = i; j < i + 5; j++) {
+            OK(rf_feed_next(feed, &change, 60000, &err));
+            assert_int_equal(change.seq, j + 1);
+        }
+        truncate_head();
+        assert_int_equal(count_texts(reader, 0, i + 5), i + 5); /* what it knew, it keeps */
+    }
+    rf_feed_close(feed);
+    put_texts(store, FOLLOWED, FOLLOWED + 1);
+    assert_int_equal(count_texts(reader, FOLLOWED, FOLLOWED + 1), 1);
+    truncate_head();
+    rf_store_close(store);
+    rf_store_close(reader);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    reader = open_store(RF_STORE_READ);
+    assert_int_equal(count_texts(reader, 0, FOLLOWED + 1), FOLLOWED + 1);
+    expect_sound(reader);
+    rf_store_close(reader);
+}
+
 static void a_newer_format_is_refused_politely(void **state)
 {
     static const char newer[] = "{\"refuge_store\":2,\"else\":true}\n";
@@ -912,15 +1303,23 @@ int main(int argc, char **argv)
         TEST(a_torn_tail_is_dropped_at_every_byte),
         TEST(a_bad_record_before_a_later_batch_is_kept_and_told),
         TEST(a_bad_last_record_that_was_published_is_not_cut_off),
-        TEST(all_but_log_and_payloads_makes_itself_again),
+        TEST(a_segment_damaged_throughout_is_not_taken_for_an_unfinished_one),
+        TEST(a_lost_log_is_not_begun_anew),
+        TEST(every_other_file_and_folder_can_be_lost),
+        TEST(each_lookup_run_can_be_lost),
         TEST(a_reader_without_a_head_sees_what_is_sealed),
         TEST(a_reader_alone_recovers),
         TEST(files_that_no_record_names_are_removed),
         TEST(no_flipped_bit_serves_wrong_bytes),
+        TEST(every_flipped_bit_is_told_or_means_nothing),
         TEST(a_flipped_bit_in_a_large_payload_is_named),
         TEST(compaction_gives_bytes_back_and_keeps_the_queue),
         TEST(followers_in_other_processes_miss_nothing),
         TEST(another_process_is_named_by_the_lock),
+        TEST(a_lost_lock_file_still_excludes),
+        TEST(a_reader_never_stands_in_a_writers_way),
+        TEST(a_reader_waits_for_one_who_recovers),
+        TEST(nobody_faults_when_the_head_is_cut_off),
         TEST(a_newer_format_is_refused_politely),
         TEST(a_rolled_back_store_refuses_cursors_of_the_lost_history),
         TEST(the_golden_store_opens_and_verifies),

@@ -135,6 +135,32 @@ out_matches "store info" '"uuid":"[0-9a-f-]{36}"'
 run refuge status
 status_is "status" 0
 
+# Lost folders and files of the store, but the log: nothing is missing, and it is said.
+refuge ls >ls.before
+rm -r "$REFUGE_HOME/store/home/run"
+run refuge ls
+status_is "ls without the lookup's folder" 0
+ok "lists everything" cmp -s ls.before "$out"
+run refuge store verify
+status_is "store verify without it" 0
+out_has "tells of it" "'run' of the store is missing or damaged; nothing is lost"
+run refuge doctor
+out_matches "doctor says it is made again" "^warn +store +'run' of the store was .* made again"
+run refuge doctor
+out_lacks "once" "'run'"
+rm "$REFUGE_HOME/store/home/head" "$REFUGE_HOME/store/home/store.json"
+run refuge store verify
+status_is "store verify without head and store.json" 0
+out_has "says they were made again" "'head' of the store was missing or damaged"
+run refuge ls
+ok "and nothing is missing" cmp -s ls.before "$out"
+mv "$REFUGE_HOME/store/home/log" log.away
+run refuge put x.json
+status_is "without its log a store is not written" 1
+err_has "and the log is said to be gone" "is gone"
+rmdir "$REFUGE_HOME/store/home/log"
+mv log.away "$REFUGE_HOME/store/home/log"
+
 run refuge delete --dry-run "$ref"
 status_is "delete --dry-run" 0
 run refuge get "$ref"

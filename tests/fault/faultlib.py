@@ -191,7 +191,7 @@ Point = collections.namedtuple("Point", "step number op kind variant")
 class Clean:
     """The workload once without fault: befores, and the operations of each step."""
 
-    def __init__(self, bench, steps, memory, observe, without=None, volatile=("head", "*-shm")):
+    def __init__(self, bench, steps, memory, observe, without=None, volatile=("*-shm",)):
         self.bench, self.steps = bench, steps
         self.befores, self.ops = [], []
         model = replay.Model(bench.dir)
@@ -226,8 +226,8 @@ class Clean:
 
 
 def volatile_fill(rng, killed):
-    """Files that are written through mmap, after a cut: since their last sync any sector may be old or
-    new. They hold nothing that cannot be made again, so they may be damaged or gone, too."""
+    """Files that hold nothing that cannot be made again, after a cut: damaged or gone. Those written
+    through mmap are not in the journal; any sector may be old or new."""
     def head(path, durable):
         kind = rng.choice(("missing", "empty", "zero", "durable", "new", "mixed", "garbage"))
         if kind == "missing":
