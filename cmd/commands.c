@@ -214,7 +214,8 @@ const struct rf_command rf_commands[] = {
      .arguments = "[QUERY]",
      .help = "ask an index by SQL, read-only",
      .text = "Without QUERY: a sqlite3 shell on a terminal, else the query is read from standard "
-             "input. Commands of that shell (.tables) are no SQL and work only there. On a terminal columns are cut to its width.",
+             "input. Commands of that shell (.tables) are no SQL and work only there. On a "
+             "terminal columns are cut to its width.",
      .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"
                  "refuge sql --csv 'select item, key, value from record' > record.csv\tfor a "
                  "spreadsheet\n",

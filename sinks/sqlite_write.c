@@ -958,7 +958,8 @@ static struct rf_sqlite_mapper *mapper_of(struct rf_sqlite_lane *lane, int64_t i
     return NULL;
 }
 
-/* Whether any item waits for a blob. Once true it stays: a rollback may only make it needlessly so. */
+/* Whether any item waits for a blob. Once true it stays: a rollback may only make it needlessly
+ * so. */
 static enum rf_status look_for_waiting(struct rf_sqlite *sink, struct rf_error *err)
 {
     sqlite3_stmt *stmt;
