@@ -261,8 +261,11 @@ static void check_index(struct doctor *doctor, const char *name)
                  "make it again",
                  err.message, name, name);
         } else {
-            uint64_t aside = rf_index_set_aside(doctor->cli, &index);
+            struct rf_sink_counts counts;
+            uint64_t aside;
 
+            rf_index_home_counts(&index, &counts);
+            aside = counts.dead_letters;
             tell(doctor, aside || rf_sink_paused(sink) ? VERDICT_WARN : VERDICT_OK, "index",
                  "'%s' opens%s, %llu set aside%s", name, rf_sink_paused(sink) ? ", is paused" : "",
                  (unsigned long long)aside, aside ? " ('refuge index errors' says why)" : "");

@@ -67,6 +67,7 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
         .cache_bytes = rf_settings_cache_bytes(settings),
         .batch_items = rf_settings_batch_items(settings),
         .batch_ms = rf_settings_batch_ms(settings),
+        .slow_budget_ms = rf_settings_slow_budget_ms(settings),
         .hooks = {.progress = show_progress, .warn = show_warning, .user = cli},
     };
 }
@@ -104,32 +105,64 @@ static void stop_index(void *user)
     rf_index_stop(user);
 }
 
-static int tell_totals(struct rf_cli *cli, const struct rf_index_home *index,
-                       const struct rf_index_progress *totals, size_t broken, bool stopped)
+/* Mappers whose slow calls used their budget up. */
+static size_t tell_stopped(struct rf_cli *cli, struct rf_index *index, const char *name)
 {
-    uint64_t aside = rf_index_set_aside(cli, index);
+    struct rf_index_stopped stopped;
+    size_t count = 0;
+
+    while (rf_index_stopped(index, count, &stopped, NULL) == RF_OK) {
+        rf_warn(cli,
+                "%llu items wait for mapper '%s', whose slow calls used %g s of CPU one after "
+                "another and all failed ('refuge index errors --mapper %s' says how); mend the "
+                "mapper, or have 'refuge index run %s' try on",
+                (unsigned long long)stopped.waiting, stopped.mapper,
+                (double)stopped.budget_ms / 1000, stopped.mapper, name);
+        rf_out_begin(&cli->out, "stopped");
+        rf_out_text(&cli->out, "mapper", stopped.mapper);
+        rf_out_int(&cli->out, "waiting", (int64_t)stopped.waiting);
+        rf_out_end(&cli->out);
+        count++;
+    }
+    return count;
+}
+
+/* What stands in the index after a run. */
+struct left {
+    uint64_t set_aside, waiting; /* for blobs */
+    size_t broken, stopped;      /* mappers */
+    bool early;
+};
+
+static int tell_totals(struct rf_cli *cli, const struct rf_index_home *index,
+                       const struct rf_index_progress *totals, const struct left *left)
+{
 
     rf_summary_text(cli, "index", index->name);
     rf_summary_int(cli, "changes", (int64_t)totals->changes_done);
     rf_summary_int(cli, "items", (int64_t)totals->items);
     rf_summary_int(cli, "rows", (int64_t)totals->rows);
-    rf_summary_int(cli, "dead_letters", (int64_t)aside);
+    rf_summary_int(cli, "dead_letters", (int64_t)left->set_aside);
     rf_summary_int(cli, "parked", (int64_t)totals->parked);
-    rf_summary_int(cli, "broken_mappers", (int64_t)broken);
+    rf_summary_int(cli, "broken_mappers", (int64_t)left->broken);
+    rf_summary_int(cli, "stopped_mappers", (int64_t)left->stopped);
     rf_summary_int(cli, "map_cpu_us", (int64_t)totals->pool_cpu_us);
     rf_summary_int(cli, "sink_us", (int64_t)totals->sink_us);
     rf_summary_int(cli, "feed_us", (int64_t)totals->feed_us);
     rf_say(cli, "index '%s' %s: %s and %s in this run", index->name,
-           stopped ? "stopped" : "is up to date", RF_COUNT(totals->items, "item"),
-           RF_COUNT(totals->rows, "row"));
-    if (aside)
-        rf_say(cli, "%llu set aside; 'refuge index errors' says why", (unsigned long long)aside);
-    if (totals->parked)
+           left->early     ? "stopped"
+           : left->stopped ? "is up to date but for what waits"
+                           : "is up to date",
+           RF_COUNT(totals->items, "item"), RF_COUNT(totals->rows, "row"));
+    if (left->set_aside)
+        rf_say(cli, "%llu set aside; 'refuge index errors' says why",
+               (unsigned long long)left->set_aside);
+    if (left->waiting)
         rf_say(cli, "%llu wait%s for blobs that are not in the store",
-               (unsigned long long)totals->parked, totals->parked == 1 ? "s" : "");
-    if (stopped)
+               (unsigned long long)left->waiting, left->waiting == 1 ? "s" : "");
+    if (left->early)
         return RF_EXIT_STOPPED;
-    return aside || broken ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
+    return left->set_aside || left->broken || left->stopped ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }
 
 /* Open, waiting for another writer as --wait says. */
@@ -159,7 +192,9 @@ static int run_index(struct rf_cli *cli, const struct rf_index_home *home, bool 
     struct rf_index *index = NULL;
     struct rf_error err = {0};
     enum rf_status status;
-    size_t mapper_count, broken = 0;
+    struct rf_sink_counts counts;
+    struct left left = {0};
+    size_t mapper_count;
     char **mappers = rf_mapper_paths(cli, &mapper_count);
     bool opened;
 
@@ -172,14 +207,20 @@ static int run_index(struct rf_cli *cli, const struct rf_index_home *home, bool 
         status = rf_index_run(index, follow, &err);
         rf_stop_call(NULL, NULL);
         rf_index_totals(index, &totals);
-        broken = rf_index_broken(index);
+        left.broken = rf_index_broken(index);
+        rf_progress_clear(cli);
+        if (status == RF_OK)
+            left.stopped = tell_stopped(cli, index, home->name);
     }
     rf_index_close(index);
     rf_names_free(mappers, mapper_count);
-    rf_progress_clear(cli);
     if (status == RF_OK || (status == RF_CANCELLED && rf_stop_asked())) {
         write_metadata(cli, home);
-        return tell_totals(cli, home, &totals, broken, status == RF_CANCELLED);
+        rf_index_home_counts(home, &counts);
+        left.set_aside = counts.dead_letters;
+        left.waiting = counts.parked_need;
+        left.early = status == RF_CANCELLED;
+        return tell_totals(cli, home, &totals, &left);
     }
     if (status == RF_DENIED && opened) /* another writer came first */
         return rf_fail(cli, &err), RF_EXIT_LOCKED;
@@ -251,10 +292,16 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     rf_summary_int(cli, "rows", (int64_t)report.rows);
     rf_summary_int(cli, "differences", (int64_t)report.differences);
     rf_summary_int(cli, "limit_letters", (int64_t)report.limit_letters);
+    rf_summary_int(cli, "parked", (int64_t)report.parked);
     if (status == RF_OK || status == RF_CORRUPT)
-        rf_out_printf(cli, "%s, %s compared: %s%s\n", RF_COUNT(report.tables, "table"),
-                      RF_COUNT(report.rows, "row"), RF_COUNT(report.differences, "difference"),
-                      report.limit_letters ? "; dead letters of class limit were left out" : "");
+        rf_out_printf(cli, "%s, %s compared: %s\n", RF_COUNT(report.tables, "table"),
+                      RF_COUNT(report.rows, "row"), RF_COUNT(report.differences, "difference"));
+    if (report.limit_letters)
+        rf_out_printf(cli, "left out: %s of class limit\n",
+                      RF_COUNT(report.limit_letters, "dead letter"));
+    if (report.parked)
+        rf_out_printf(cli, "left out: %s for the slow lane, here or in the rebuild\n",
+                      RF_COUNT(report.parked, "park"));
     return status ? rf_fail(cli, &err) : RF_EXIT_OK;
 }
 

@@ -81,6 +81,37 @@ static void print_counts(struct rf_cli *cli, const struct rf_sink_counts *counts
     rf_out_int(&cli->out, "cuts", (int64_t)counts->cuts);
 }
 
+/* Mappers whose slow calls used their budget up in the last run, and what waits for them. */
+static enum rf_status print_stopped(struct rf_cli *cli, struct rf_sink *sink,
+                                    const struct rf_sink_lane *live, struct rf_arena *arena,
+                                    struct rf_error *err)
+{
+    uint64_t waiting = 0;
+
+    for (size_t i = 0; i < live->mapper_count; i++) {
+        const char *name = live->mappers[i].decl->name, *seconds;
+        uint64_t counts[RF_PARK_KIND_COUNT];
+        char fact[RF_NAME_MAX + 16];
+        enum rf_status status;
+
+        snprintf(fact, sizeof fact, RF_INDEX_STOPPED "%s", name);
+        if (rf_sink_get_fact(sink, arena, fact, &seconds, NULL))
+            continue;
+        status = rf_sink_park_counts(sink, live->id, (uint16_t)i, counts, err);
+        if (status)
+            return status;
+        waiting += counts[RF_PARK_SLOW] + counts[RF_PARK_READY];
+        rf_out_printf(cli,
+                      "  stopped   %s: its slow calls used %s s of CPU one after another and all "
+                      "failed;\n            %llu items wait; mend it, or 'refuge index run' tries "
+                      "on\n",
+                      name, seconds,
+                      (unsigned long long)(counts[RF_PARK_SLOW] + counts[RF_PARK_READY]));
+    }
+    rf_out_int(&cli->out, "stopped", (int64_t)waiting);
+    return RF_OK;
+}
+
 static void print_tally(struct rf_cli *cli, const struct tally *tally)
 {
     if (tally->total)
@@ -136,6 +167,8 @@ static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home
         for (size_t i = 0; i < count; i++)
             print_lane(cli, &lanes[i], newest);
         print_counts(cli, &counts);
+        if (count)
+            status = print_stopped(cli, sink, &lanes[0], &arena, err);
         print_tally(cli, tally);
         *set_aside += tally->total;
     }

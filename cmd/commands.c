@@ -105,7 +105,9 @@ const struct rf_command rf_commands[] = {
      .text = INDEX_NAME_TEXT " It is made when it is not there. Items whose mapper fails are set "
                              "aside with their reason and do not stop it (exit status 3). So it "
                              "is with a mapper file that does not load: the version before goes "
-                             "on where there is one.",
+                             "on where there is one. And with a mapper whose slow calls only "
+                             "fail: when they used up the CPU time that option index.slow_budget "
+                             "allows, what waits for it stays parked until the next run.",
      .examples = "refuge index run\tbring index main up to date\n"
                  "refuge index run --follow\tgo on for ever\n",
      .run = cmd_index_run,
@@ -140,7 +142,9 @@ const struct rf_command rf_commands[] = {
     {.name = "index verify",
      .arguments = "[NAME]",
      .help = "map everything again into a throw-away index and compare",
-     .text = INDEX_NAME_TEXT " Prints a line for each difference and fails when there is one. The "
+     .text = INDEX_NAME_TEXT " Prints a line for each difference and fails when there is one. "
+                             "Left out and counted apart is what hit a limit, which may differ "
+                             "from machine to machine, and what waits for the slow lane. The "
                              "throw-away index stands beside the index, or in $TMPDIR (else /tmp) "
                              "when that folder cannot be written or is full.",
      .run = cmd_index_verify,

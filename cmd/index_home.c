@@ -243,23 +243,20 @@ bool rf_sink_paused(struct rf_sink *sink)
     return paused;
 }
 
-uint64_t rf_index_set_aside(struct rf_cli *cli, const struct rf_index_home *index)
+void rf_index_home_counts(const struct rf_index_home *index, struct rf_sink_counts *out)
 {
     struct rf_sink_lane *lanes;
-    struct rf_sink_counts counts = {0};
     struct rf_sink_options options = {0};
     struct rf_sink *sink;
     struct rf_arena arena;
     size_t count = 0;
 
-    (void)cli;
+    *out = (struct rf_sink_counts){0};
     if (rf_sink_open(&sink, index->url, &options, NULL))
-        return 0;
+        return;
     rf_arena_init(&arena, (size_t)64 << 20);
-    if (rf_sink_lanes(sink, &arena, &lanes, &count, NULL) == RF_OK && count > 0 &&
-        rf_sink_counts(sink, lanes[0].id, &counts, NULL) != RF_OK)
-        counts.dead_letters = 0;
+    if (rf_sink_lanes(sink, &arena, &lanes, &count, NULL) == RF_OK && count > 0)
+        (void)!rf_sink_counts(sink, lanes[0].id, out, NULL);
     rf_arena_release(&arena);
     rf_sink_close(sink);
-    return counts.dead_letters;
 }

@@ -53,7 +53,7 @@ struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_hom
 /* Whether the index is paused. */
 bool rf_sink_paused(struct rf_sink *sink);
 
-/* How many dead letters the live lane has. */
-uint64_t rf_index_set_aside(struct rf_cli *cli, const struct rf_index_home *index);
+/* What the live lane holds; zeroes when it cannot be read. */
+void rf_index_home_counts(const struct rf_index_home *index, struct rf_sink_counts *out);
 
 #endif

@@ -34,6 +34,10 @@ static const struct rf_option index_options[] = {
      .help = "items in one transaction at most, while there are more to come"},
     {.name = "batch_time", .type = RF_OPTION_DURATION, .preset = "5s", .min = 1, .max = 60000,
      .help = "time before a transaction is committed at most"},
+    {.name = "slow_budget", .type = RF_OPTION_DURATION, .preset = "10m", .min = 1,
+     .max = (int64_t)30 * 86400 * 1000,
+     .help = "CPU time that one mapper's slow calls may use up in a run when all of them fail; "
+             "what still waits for it then stays parked until the next run"},
     {0},
 };
 
@@ -375,6 +379,11 @@ uint32_t rf_settings_batch_items(const struct rf_settings *settings)
 uint32_t rf_settings_batch_ms(const struct rf_settings *settings)
 {
     return (uint32_t)number(settings, "index", "batch_time");
+}
+
+uint64_t rf_settings_slow_budget_ms(const struct rf_settings *settings)
+{
+    return (uint64_t)number(settings, "index", "slow_budget");
 }
 
 uint32_t rf_settings_workers(const struct rf_settings *settings)

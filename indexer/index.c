@@ -27,6 +27,7 @@
 
 #define BATCH_ITEMS 100000u
 #define BATCH_MS 5000u
+#define SLOW_BUDGET_MS 600000u
 #define SLICE_MS 2000u             /* of a lane beside the live one, while following */
 #define RETRY_FIRST_MS 200u        /* back-off while the sink or the store cannot be reached */
 #define RETRY_MAX_MS 30000u
@@ -36,6 +37,7 @@ struct rf_index {
     struct rf_store *store;
     struct rf_sink *sink;
     struct rf_pool *pool;
+    struct rf_brake *brake;
     struct rf_arena arena;         /* names, lanes as they are now */
     struct rf_arena lanes_arena;
     struct rf_mapper **wanted;     /* in the order asked for */
@@ -348,6 +350,7 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
         .store = index->store,
         .pool = index->pool,
         .sink = index->sink,
+        .brake = index->brake,
         .lane = lane->id,
         .position = lane->position,
         .mappers = mappers,
@@ -415,6 +418,63 @@ static enum rf_status need_read(void *user, const struct rf_blobref *ref, uint64
     return rf_store_read(index->store, ref, offset, out, size, got, err);
 }
 
+/* ---- stopped mappers ---- */
+
+/* What the slow lane of an earlier run gave up on is tried again. */
+static enum rf_status forget_stopped(struct rf_index *index, struct rf_error *err)
+{
+    const struct rf_sink_lane *live = live_lane(index);
+    enum rf_status status = RF_OK;
+
+    for (size_t i = 0; i < live->mapper_count && status == RF_OK; i++) {
+        char fact[sizeof RF_INDEX_STOPPED + RF_NAME_MAX];
+
+        snprintf(fact, sizeof fact, RF_INDEX_STOPPED "%s", live->mappers[i].decl->name);
+        status = rf_sink_set_fact(index->sink, fact, NULL, err);
+    }
+    return status;
+}
+
+/* Note in the index whom the brake stops, for who looks at it while nothing runs. */
+static enum rf_status note_stopped(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_index_stopped stopped;
+    enum rf_status status;
+
+    for (size_t i = 0; (status = rf_index_stopped(index, i, &stopped, err)) == RF_OK; i++) {
+        char fact[sizeof RF_INDEX_STOPPED + RF_NAME_MAX], value[32];
+
+        snprintf(fact, sizeof fact, RF_INDEX_STOPPED "%s", stopped.mapper);
+        snprintf(value, sizeof value, "%g", (double)stopped.budget_ms / 1000);
+        status = rf_sink_set_fact(index->sink, fact, value, err);
+        if (status != RF_OK)
+            return status;
+    }
+    return status == RF_END ? RF_OK : status;
+}
+
+enum rf_status rf_index_stopped(struct rf_index *index, size_t i, struct rf_index_stopped *out,
+                                struct rf_error *err)
+{
+    const struct rf_sink_lane *live = live_lane(index);
+
+    for (size_t m = 0; m < live->mapper_count; m++) {
+        uint64_t counts[RF_PARK_KIND_COUNT];
+        enum rf_status status;
+
+        if (!rf_brake_stops_version(index->brake, live->mappers[m].identity) || i-- > 0)
+            continue;
+        status = rf_sink_park_counts(index->sink, live->id, (uint16_t)m, counts, err);
+        if (status != RF_OK)
+            return status;
+        *out = (struct rf_index_stopped){.mapper = live->mappers[m].decl->name,
+                                         .waiting = counts[RF_PARK_SLOW] + counts[RF_PARK_READY],
+                                         .budget_ms = rf_brake_budget_ms(index->brake)};
+        return RF_OK;
+    }
+    return RF_END;
+}
+
 /* ---- opening ---- */
 
 /* An index belongs to one store for ever: positions of another mean nothing here. */
@@ -460,9 +520,12 @@ static enum rf_status open_parts(struct rf_index *index, struct rf_error *err)
         status = check_store(index, err);
     if (status == RF_OK)
         status = rf_pool_open(&index->pool, &pool, err);
-    if (status == RF_OK)
-        rf_pool_set_source(index->pool, &source);
-    return status;
+    if (status != RF_OK)
+        return status;
+    rf_pool_set_source(index->pool, &source);
+    index->brake =
+        rf_brake_new(index->pool, o->slow_budget_ms ? o->slow_budget_ms : SLOW_BUDGET_MS);
+    return index->brake ? RF_OK : rf_error_set(err, RF_NOMEM, "no memory for an index");
 }
 
 static struct rf_index *index_new(const struct rf_index_options *options)
@@ -507,6 +570,8 @@ enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_o
     if (status == RF_OK)
         status = settle_lanes(index, err);
     if (status == RF_OK)
+        status = forget_stopped(index, err);
+    if (status == RF_OK)
         status = open_pipelines(index, err);
     if (status != RF_OK) {
         rf_index_close(index);
@@ -528,6 +593,7 @@ void rf_index_close(struct rf_index *index)
         return;
     rf_pipeline_close(index->live);
     rf_pipeline_close(index->beside);
+    rf_brake_free(index->brake);
     rf_pool_close(index->pool);
     rf_sink_close(index->sink);
     rf_store_close(index->store);
@@ -635,6 +701,8 @@ enum rf_status rf_index_run(struct rf_index *index, bool follow, struct rf_error
         if (status == RF_TIMEOUT) /* the lane beside used its slice up: the live lane again */
             continue;
         delay_ms = 0;
+        if (status == RF_OK)
+            status = note_stopped(index, &why);
         if (status == RF_OK && follow && !index->stop) {
             status = wait_for_change(index, &why);
             if (status == RF_OK)

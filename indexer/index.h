@@ -38,6 +38,7 @@ struct rf_index_options {
     uint64_t cache_bytes;           /* of the sink; 0: its default */
     uint32_t batch_items;           /* 0: 100,000 items a transaction */
     uint32_t batch_ms;              /* 0: 5 s at most before a transaction is committed */
+    uint64_t slow_budget_ms;        /* CPU for slow calls that fail one after another; 0: 600 s */
     int lock_timeout_ms;
     bool rebuild;                   /* start a full lane even when nothing changed */
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
@@ -66,11 +67,28 @@ size_t rf_index_broken(const struct rf_index *index);
 /*
  * Bring the index up to date: live lane, parks, other lanes, swap. Without follow it ends when
  * everything is done; with it, it goes on until rf_index_stop. RF_OK also when items were set
- * aside: see rf_sink_counts.
+ * aside (rf_sink_counts) or mappers stopped (rf_index_stopped).
  *
  * RF_DENIED  another writer came first      RF_CANCELLED  stopped; what was committed stays
  */
 RF_MUST_USE enum rf_status rf_index_run(struct rf_index *index, bool follow, struct rf_error *err);
+
+/*
+ * Mappers that rf_index_run stopped in the slow lane, because their calls used up the budget
+ * without one that did not fail: each in turn, by index from 0. What waits for them is tried again
+ * after the next rf_index_open, with a new budget. Meanwhile the index holds a fact for each:
+ * RF_INDEX_STOPPED and the mapper's name, whose value is the CPU seconds used up.
+ *
+ * RF_END  no more
+ */
+#define RF_INDEX_STOPPED "stopped:"
+struct rf_index_stopped {
+    const char *mapper; /* lent until rf_index_close */
+    uint64_t waiting;   /* items parked for it */
+    uint64_t budget_ms;
+};
+RF_MUST_USE enum rf_status rf_index_stopped(struct rf_index *index, size_t i,
+                                            struct rf_index_stopped *out, struct rf_error *err);
 
 /* Ask a running index to stop after the batch at hand. Any thread; async-signal-safe. */
 void rf_index_stop(struct rf_index *index);

@@ -9,8 +9,7 @@
  *  - on any failure the transaction is rolled back and everything under way forgotten: the
  *    committed position is the truth, and reading it again does the same work again.
  */
-#include "indexer/pipeline.h"
-#include "indexer/unit.h"
+#include "indexer/pipeline_internal.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -22,25 +21,14 @@
 
 #define WINDOW_UNITS 2048u               /* items under way, parts included */
 #define WINDOW_BYTES ((size_t)24 << 20)  /* of content held by them */
-#define SHUFFLE_BLOCK 512u               /* changes mapped in another order together */
-#define SLOW_MAX 16u                     /* parks under way */
 #define PARTS_CHUNK 256u                 /* parts looked at together */
-#define PARKS_READ 16u                   /* parks read at a time */
 #define SCRATCH_MAX ((size_t)1 << 30)    /* bytes to write one item: keys of a million parts */
-#define NEED_ATTEMPTS_MAX 5u             /* of a call whose need is there and yet missing */
-#define MAPPERS_MAX 64u                  /* of a lane; the pool's maximum of one item */
-
-struct rf_queue {
-    struct rf_unit *head, **tail;
-    size_t count;
-};
 
 /* Parts of a written unit that are still to become units: where they stand in its result. What a
  * part is, is read again from there, so that a million of them take little memory. */
 struct rf_part_list {
     struct part_place {
-        uint32_t offset : 31; /* of the record within the call's output */
-        uint32_t parked : 1;  /* reached already; mapped again because it is parked */
+        uint32_t offset; /* of the record within the call's output */
         uint16_t call;
     } *places;
     size_t count, capacity, at;
@@ -54,49 +42,7 @@ struct part {
     char key[RF_ITEM_KEY_SIZE], media[RF_MEDIA_MAX + 1];
     char *name; /* owned, or NULL */
     uint32_t offset; /* of its record */
-    bool keep, parked;
-};
-
-struct batch {
-    uint64_t number;
-    size_t changes;     /* read into it */
-    size_t outstanding; /* units of it that are not DONE */
-    bool closed;        /* nothing more is read into it */
-    bool parked_need;   /* parks wait for blobs: ask the store again after the commit */
-    int64_t started_us; /* monotonic, of its first change */
-    struct rf_cursor to; /* of its last change; seq 0: it has none */
-};
-
-struct rf_pipeline {
-    struct rf_pipeline_options options;
-    struct rf_pipeline_mapper mappers[MAPPERS_MAX];
-    _Atomic(struct rf_feed *) feed;
-    atomic_int waking;             /* callers of rf_pipeline_wake that may hold feed */
-    bool broken;                   /* abandoned: read again from the position */
-    bool has_seen;                 /* rf_pipeline_wait took `seen` from the feed */
-    struct rf_change seen;
-    struct batch current, next;
-    bool open;                     /* a transaction is open for the current batch */
-    char position[RF_POSITION_SIZE];
-    uint64_t position_seq;
-    struct rf_queue queued;        /* QUEUED: waiting for room in the pool */
-    struct rf_queue ready[2];      /* READY: of the current batch or of none; of the next */
-    struct rf_queue expanding;     /* WRITTEN with parts left */
-    struct rf_unit *shuffle[SHUFFLE_BLOCK];
-    size_t shuffled;
-    uint64_t random;
-    struct rf_unit *all;           /* under way, in no order */
-    size_t units, bytes;           /* of them */
-    size_t batch_units;            /* of them that belong to a batch */
-    bool at_end;                   /* the last look found no more changes */
-    struct rf_unit *slow[SLOW_MAX]; /* parks under way; held */
-    size_t slow_count;
-    bool parks_dirty;              /* there may be parks to work on */
-    bool needs_checked;            /* need parks were looked up in the store since open */
-    uint64_t *parked;              /* sorted digests of parked parts; see load_parked */
-    size_t parked_count;
-    struct rf_arena scratch;
-    int64_t told_us;               /* when progress was last told */
+    bool keep;
 };
 
 /* ---- small things ---- */
@@ -173,10 +119,10 @@ static void free_parts(struct rf_part_list *list)
 }
 
 /* The pipeline is through with a unit. */
-static void unit_done(struct rf_pipeline *p, struct rf_unit *unit)
+void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit)
 {
     if (unit->batch) {
-        struct batch *batch = unit->batch == p->current.number ? &p->current : &p->next;
+        struct rf_batch *batch = unit->batch == p->current.number ? &p->current : &p->next;
 
         assert(batch->number == unit->batch && batch->outstanding > 0);
         batch->outstanding--;
@@ -198,7 +144,7 @@ static void unit_done(struct rf_pipeline *p, struct rf_unit *unit)
 
 /* ---- taking units in ---- */
 
-static struct batch *reading_batch(struct rf_pipeline *p)
+static struct rf_batch *reading_batch(struct rf_pipeline *p)
 {
     return p->current.closed ? &p->next : &p->current;
 }
@@ -209,8 +155,16 @@ static struct rf_queue *ready_queue(struct rf_pipeline *p, const struct rf_unit 
     return &p->ready[unit->batch != 0 && unit->batch != p->current.number];
 }
 
-/* A unit comes under way; batch NULL: it resolves a park and holds up no batch. */
-static void unit_enters(struct rf_pipeline *p, struct rf_unit *unit, struct batch *batch)
+/* Results, or why there will be none, are known: to whoever goes on with it. */
+static void unit_ready(struct rf_pipeline *p, struct rf_unit *unit)
+{
+    if (unit == p->fetch.unit)
+        p->fetch.mapped = true;
+    else
+        queue_put(ready_queue(p, unit), unit);
+}
+
+void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch)
 {
     if (batch) {
         unit->batch = batch->number;
@@ -227,7 +181,7 @@ static void unit_enters(struct rf_pipeline *p, struct rf_unit *unit, struct batc
     p->bytes += unit->counted_bytes;
     if (unit->kind == RF_UNIT_REMOVE || unit->kind == RF_UNIT_ARRIVED || unit->dead ||
         unit->missing.algo)
-        queue_put(ready_queue(p, unit), unit);
+        unit_ready(p, unit);
     else
         queue_put(&p->queued, unit);
 }
@@ -251,7 +205,7 @@ static bool mapper_wants(const struct rf_pipeline_mapper *mapper, const struct r
 
 /* The mappers a unit is for, as indexes into the lane's. */
 static size_t wanted_mappers(const struct rf_pipeline *p, const struct rf_unit *unit,
-                             uint16_t indexes[MAPPERS_MAX])
+                             uint16_t indexes[RF_LANE_MAPPERS_MAX])
 {
     size_t count = 0;
 
@@ -271,14 +225,14 @@ static enum rf_status submit_units(struct rf_pipeline *p, struct rf_error *err)
 {
     while (p->queued.head) {
         struct rf_unit *unit = p->queued.head;
-        const struct rf_mapper *mappers[MAPPERS_MAX];
-        uint16_t indexes[MAPPERS_MAX];
+        const struct rf_mapper *mappers[RF_LANE_MAPPERS_MAX];
+        uint16_t indexes[RF_LANE_MAPPERS_MAX];
         size_t count = wanted_mappers(p, unit, indexes);
         enum rf_status status;
 
         if (count == 0) {
             queue_take(&p->queued);
-            queue_put(ready_queue(p, unit), unit);
+            unit_ready(p, unit);
             continue;
         }
         for (size_t i = 0; i < count; i++)
@@ -361,7 +315,7 @@ static enum rf_status unit_of_change(struct rf_pipeline *p, const struct rf_chan
     return status;
 }
 
-static void release_shuffled(struct rf_pipeline *p, struct batch *batch)
+static void release_shuffled(struct rf_pipeline *p, struct rf_batch *batch)
 {
     for (size_t i = p->shuffled; i > 1; i--) { /* Fisher and Yates; xorshift64 (Marsaglia 2003) */
         struct rf_unit *swap;
@@ -376,18 +330,18 @@ static void release_shuffled(struct rf_pipeline *p, struct batch *batch)
         p->shuffle[j] = swap;
     }
     for (size_t i = 0; i < p->shuffled; i++)
-        unit_enters(p, p->shuffle[i], batch);
+        rf_pipeline_enter(p, p->shuffle[i], batch);
     p->shuffled = 0;
 }
 
-static bool batch_full(const struct rf_pipeline *p, const struct batch *batch)
+static bool batch_full(const struct rf_pipeline *p, const struct rf_batch *batch)
 {
     return batch->changes >= p->options.batch_items ||
            (batch->changes &&
             now_us() - batch->started_us >= (int64_t)p->options.batch_ms * 1000);
 }
 
-static void close_batch(struct rf_pipeline *p, struct batch *batch)
+static void close_batch(struct rf_pipeline *p, struct rf_batch *batch)
 {
     if (batch->closed)
         return;
@@ -402,7 +356,7 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
 
     p->at_end = false;
     while (has_room(p) && !p->next.closed) {
-        struct batch *batch = reading_batch(p);
+        struct rf_batch *batch = reading_batch(p);
         struct rf_error why = {0};
         struct rf_change change;
         struct rf_unit *unit;
@@ -442,10 +396,10 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
         batch->to = change.cursor;
         if (unit && p->options.shuffle_seed) {
             p->shuffle[p->shuffled++] = unit;
-            if (p->shuffled == SHUFFLE_BLOCK)
+            if (p->shuffled == RF_SHUFFLE_BLOCK)
                 release_shuffled(p, batch);
         } else if (unit) {
-            unit_enters(p, unit, batch);
+            rf_pipeline_enter(p, unit, batch);
         }
         if (batch_full(p, batch))
             close_batch(p, batch);
@@ -458,7 +412,7 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
 
 /* ---- writing ---- */
 
-static enum rf_status ensure_open(struct rf_pipeline *p, struct rf_error *err)
+enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err)
 {
     enum rf_status status;
 
@@ -466,76 +420,6 @@ static enum rf_status ensure_open(struct rf_pipeline *p, struct rf_error *err)
         return RF_OK;
     status = rf_sink_begin(p->options.sink, p->options.lane, p->position, err);
     p->open = status == RF_OK;
-    return status;
-}
-
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
-
-static enum rf_status add_parked(struct rf_pipeline *p, const struct rf_blobref *ref,
-                                 size_t *capacity, struct rf_error *err)
-{
-    if (p->parked_count == *capacity) {
-        size_t more = *capacity ? 2 * *capacity : 1024;
-        uint64_t *grown = realloc(p->parked, more * sizeof *grown);
-
-        if (!grown)
-            return rf_error_set(err, RF_NOMEM, "no memory for parked items");
-        p->parked = grown;
-        *capacity = more;
-    }
-    p->parked[p->parked_count++] = rf_get_u64(ref->digest);
-    return RF_OK;
-}
-
-/* The first bytes of the digest of every part that waits for the slow lane: one in 2^64 is mapped
- * once more than needed. */
-static enum rf_status load_parked(struct rf_pipeline *p, struct rf_error *err)
-{
-    static const enum rf_park_kind kinds[] = {RF_PARK_READY, RF_PARK_SLOW};
-    struct rf_sink_park parks[PARKS_READ];
-    size_t capacity = 0;
-
-    free(p->parked);
-    p->parked = NULL;
-    p->parked_count = 0;
-    for (size_t k = 0; k < 2; k++) {
-        int64_t after = 0;
-        size_t count = 1;
-
-        while (count) {
-            enum rf_status status = rf_sink_parks(p->options.sink, p->options.lane, kinds[k],
-                                                  &after, parks, PARKS_READ, &count, err);
-            for (size_t i = 0; i < count && status == RF_OK; i++) {
-                if (parks[i].kind == RF_SINK_PART)
-                    status = add_parked(p, &parks[i].ref, &capacity, err);
-            }
-            if (status != RF_OK)
-                return status;
-        }
-    }
-    if (p->parked_count)
-        qsort(p->parked, p->parked_count, sizeof *p->parked, compare_u64);
-    return RF_OK;
-}
-
-/* Whether a part is to be mapped: nothing reaches it yet, or it is parked and this unit is mapped
- * for its sake. Asked before the part's edge is written. */
-static enum rf_status choose_part(struct rf_pipeline *p, const struct rf_unit *unit,
-                                  struct part *part, struct rf_error *err)
-{
-    uint64_t digest = rf_get_u64(part->ref.digest);
-    bool known = false;
-    enum rf_status status =
-        rf_sink_has_part(p->options.sink, p->options.lane, part->key, &known, err);
-
-    part->parked = known && unit->force && p->parked_count &&
-                   bsearch(&digest, p->parked, p->parked_count, sizeof digest, compare_u64);
-    part->keep = !known || part->parked;
     return status;
 }
 
@@ -654,7 +538,7 @@ static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
 static size_t fill_without_content(struct rf_pipeline *p, struct rf_unit *unit,
                                    struct rf_sink_call *calls)
 {
-    uint16_t indexes[MAPPERS_MAX];
+    uint16_t indexes[RF_LANE_MAPPERS_MAX];
     size_t count = wanted_mappers(p, unit, indexes);
     struct rf_sink_need *need = NULL;
 
@@ -666,7 +550,8 @@ static size_t fill_without_content(struct rf_pipeline *p, struct rf_unit *unit,
     for (size_t i = 0; i < count; i++) {
         calls[i] = (struct rf_sink_call){.mapper = indexes[i], .attempts = unit->attempts + 1};
         if (unit->dead) {
-            set_dead_call(&calls[i], RF_DEAD_BLOB, unit->dead_reason);
+            set_dead_call(&calls[i], unit->dead_class ? unit->dead_class : RF_DEAD_BLOB,
+                          unit->dead_reason);
         } else {
             calls[i].outcome = RF_SINK_PARKED_NEED;
             calls[i].reason = "its content is not in the store";
@@ -729,7 +614,7 @@ static void count_calls(struct rf_pipeline *p, const struct rf_unit *unit,
 static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,
                                  struct rf_sink_call *calls, size_t *count, struct rf_error *err)
 {
-    uint16_t indexes[MAPPERS_MAX];
+    uint16_t indexes[RF_LANE_MAPPERS_MAX];
     size_t wanted = wanted_mappers(p, unit, indexes);
     enum rf_status status = RF_OK;
 
@@ -771,6 +656,7 @@ static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
     struct rf_part_spec spec = spec_of(record);
     enum rf_status status =
         rf_unit_hash_part(p->options.store, unit, &spec, &part->ref, part->key, err);
+    bool known = false;
 
     *keep = status == RF_OK;
     if (status != RF_OK)
@@ -784,7 +670,10 @@ static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
                                   .name = part->name, .inlined = record->inlined,
                                   .offset = record->offset,
                                   .size = record->inlined ? record->bytes.size : record->size};
-    return choose_part(p, unit, part, err);
+    /* A part that something reaches is mapped already. Asked before its edge is written. */
+    status = rf_sink_has_part(p->options.sink, p->options.lane, part->key, &known, err);
+    part->keep = !known;
+    return status;
 }
 
 static enum rf_status keep_place(struct rf_part_list *list, const struct part *part, uint16_t call,
@@ -800,7 +689,7 @@ static enum rf_status keep_place(struct rf_part_list *list, const struct part *p
         list->capacity = more;
     }
     list->places[list->count++] =
-        (struct part_place){.offset = part->offset, .parked = part->parked, .call = call};
+        (struct part_place){.offset = part->offset, .call = call};
     return RF_OK;
 }
 
@@ -874,8 +763,6 @@ static enum rf_status write_all_parts(struct rf_pipeline *p, struct rf_unit *uni
     if (!list)
         return rf_error_set(err, RF_NOMEM, "no memory for the parts of an item");
     list->reading = -1;
-    if (unit->force)
-        status = load_parked(p, err);
     for (size_t i = 0; i < count && status == RF_OK; i++) {
         if (calls[i].outcome == RF_SINK_ROWS && unit->result->calls[i].parts)
             status = write_parts(p, unit, (uint16_t)i, calls[i].mapper, list, err);
@@ -899,7 +786,7 @@ static bool any_parts(const struct rf_unit *unit, const struct rf_sink_call *cal
 /* Write a unit with what is known of it: rows first, then the edges to its parts. */
 static enum rf_status write_once(struct rf_pipeline *p, struct rf_unit *unit, struct rf_error *err)
 {
-    struct rf_sink_call calls[MAPPERS_MAX];
+    struct rf_sink_call calls[RF_LANE_MAPPERS_MAX];
     bool stale = false;
     size_t count = 0;
     enum rf_status status;
@@ -911,7 +798,8 @@ static enum rf_status write_once(struct rf_pipeline *p, struct rf_unit *unit, st
     if (status != RF_OK || stale)
         return status;
     count_calls(p, unit, calls, count);
-    p->parks_dirty = true;
+    for (size_t i = 0; i < count; i++)
+        p->parks_dirty |= calls[i].outcome == RF_SINK_PARKED_SLOW;
     return any_parts(unit, calls, count) ? write_all_parts(p, unit, calls, count, err) : RF_OK;
 }
 
@@ -943,7 +831,7 @@ static enum rf_status write_result(struct rf_pipeline *p, struct rf_unit *unit,
 static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
                                  struct rf_error *err)
 {
-    enum rf_status status = ensure_open(p, err);
+    enum rf_status status = rf_pipeline_begin(p, err);
 
     if (status != RF_OK)
         return status;
@@ -968,7 +856,7 @@ static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
         if (unit->parts && status == RF_OK)
             queue_put(&p->expanding, unit);
         else
-            unit_done(p, unit);
+            rf_pipeline_done(p, unit);
         if (status != RF_OK)
             return status;
     }
@@ -1013,30 +901,44 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
                : status;
 }
 
-/*
- * WRITTEN -> DONE: the unit's new parts become units of the current batch, as room allows: their
- * edges are in its transaction. A part that is mapped again for its park holds up no batch.
- */
+/* WRITTEN -> DONE: the unit's new parts become units of the current batch, as room allows: their
+ * edges are in its transaction. */
 static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
 {
     while (p->expanding.head && p->units < WINDOW_UNITS && p->bytes < WINDOW_BYTES) {
         struct rf_unit *unit = p->expanding.head, *child = NULL;
         struct rf_part_list *list = unit->parts;
-        bool parked = list->places[list->at].parked;
         enum rf_status status = next_child(p, unit, list, &child, err);
 
         if (status != RF_OK)
             return status;
-        child->slow = parked;
-        child->force = unit->force;
-        child->attempts = parked ? unit->attempts : 0;
-        unit_enters(p, child, parked ? NULL : &p->current);
+        rf_pipeline_enter(p, child, &p->current);
         if (++list->at == list->count) {
             queue_take(&p->expanding);
-            unit_done(p, unit);
+            rf_pipeline_done(p, unit);
         }
     }
     return RF_OK;
+}
+
+/* Let the brake see how calls ended. */
+static void note_calls(struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    enum rf_pool_lane lane = unit->slow ? RF_LANE_SLOW : RF_LANE_FAST;
+    char line[RF_ERROR_SIZE];
+
+    for (size_t i = 0; i < unit->result->call_count && unit->result->status == RF_OK; i++) {
+        const struct rf_call *call = &unit->result->calls[i];
+
+        if (!rf_brake_note(p->options.brake, lane, call))
+            continue;
+        snprintf(line, sizeof line,
+                 "mapper '%s' is stopped: its slow calls used %g s of CPU one after another and "
+                 "all failed; what waits for it stays parked",
+                 rf_mapper_decl(call->mapper)->name,
+                 (double)rf_brake_budget_ms(p->options.brake) / 1000);
+        warn(p, line);
+    }
 }
 
 /* MAPPING -> READY, for all results that are there; waits up to timeout_ms for the first. */
@@ -1064,11 +966,12 @@ static enum rf_status take_results(struct rf_pipeline *p, int timeout_ms, struct
             if (err)
                 *err = result->error;
             rf_result_free(result);
-            queue_put(ready_queue(p, unit), unit);
+            unit_ready(p, unit);
             return status;
         }
         unit->result = result;
-        queue_put(ready_queue(p, unit), unit);
+        note_calls(p, unit);
+        unit_ready(p, unit);
     }
 }
 
@@ -1084,50 +987,12 @@ static void begin_next_batch(struct rf_pipeline *p)
         p->ready[0] = p->ready[1];
         queue_init(&p->ready[1]);
     }
-    p->next = (struct batch){.number = number + 1};
-}
-
-/* Ask the store again after need parks were committed: the blob may have come in between. */
-static enum rf_status check_needs(struct rf_pipeline *p, struct rf_error *err)
-{
-    struct rf_sink_park parks[PARKS_READ];
-    int64_t after = 0;
-    size_t count;
-
-    for (;;) {
-        enum rf_status status = rf_sink_parks(p->options.sink, p->options.lane, RF_PARK_NEED,
-                                              &after, parks, PARKS_READ, &count, err);
-        if (status != RF_OK || count == 0)
-            return status;
-        for (size_t i = 0; i < count; i++) {
-            struct rf_blobref *refs;
-            size_t ref_count = 0;
-
-            if (parks[i].attempts >= NEED_ATTEMPTS_MAX)
-                continue; /* it is there, yet the call says it is not: a retry by hand may tell */
-            rf_arena_clear(&p->scratch);
-            status = rf_sink_park_needs(p->options.sink, p->options.lane, &parks[i], &p->scratch,
-                                        &refs, &ref_count, err);
-            for (size_t j = 0; j < ref_count && status == RF_OK; j++) {
-                struct rf_stat stat;
-                enum rf_status there = rf_store_stat(p->options.store, &refs[j], &stat, NULL);
-
-                if (there != RF_OK)
-                    continue;
-                status = ensure_open(p, err);
-                if (status == RF_OK)
-                    status = rf_sink_arrived(p->options.sink, &refs[j], err);
-                p->parks_dirty = true;
-            }
-            if (status != RF_OK)
-                return status;
-        }
-    }
+    p->next = (struct rf_batch){.number = number + 1};
 }
 
 static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
 {
-    struct batch *batch = &p->current;
+    struct rf_batch *batch = &p->current;
     char to[RF_POSITION_SIZE];
     int64_t started = now_us();
     bool parked_need = batch->parked_need;
@@ -1138,7 +1003,7 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
         rf_cursor_format(&batch->to, to);
     else /* only parks were written */
         memcpy(to, p->position, sizeof to);
-    status = ensure_open(p, err);
+    status = rf_pipeline_begin(p, err);
     if (status == RF_OK)
         status = rf_sink_commit(p->options.sink, to, err);
     p->options.progress->sink_us += (uint64_t)(now_us() - started);
@@ -1152,150 +1017,7 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
     p->parks_dirty = true;
     begin_next_batch(p);
     tell_progress(p, false);
-    return parked_need ? check_needs(p, err) : RF_OK;
-}
-
-/* ---- parks ---- */
-
-static bool park_under_way(const struct rf_pipeline *p, const char *root_key, uint16_t mapper)
-{
-    for (size_t i = 0; i < p->slow_count; i++) {
-        if (strcmp(p->slow[i]->key, root_key) == 0 &&
-            (!p->slow[i]->only_calls || p->slow[i]->mapper == mapper))
-            return true;
-    }
-    return false;
-}
-
-/* The stored blob a parked item comes from: itself, or the root of the parts it was cut from. */
-static enum rf_status root_of_park(struct rf_pipeline *p, const struct rf_sink_park *park,
-                                   struct rf_blobref *root, struct rf_error *err)
-{
-    struct rf_sink_origin origin;
-    char key[RF_ITEM_KEY_SIZE];
-
-    *root = park->ref;
-    if (park->kind != RF_SINK_PART)
-        return RF_OK;
-    memcpy(key, park->key, sizeof key);
-    for (int depth = 0; depth <= RF_PART_DEPTH_MAX; depth++) {
-        enum rf_status status =
-            rf_sink_origin_of(p->options.sink, p->options.lane, key, &origin, err);
-        if (status != RF_OK)
-            return status;
-        *root = origin.parent_ref;
-        if (origin.parent_kind != RF_SINK_PART)
-            return RF_OK;
-        memcpy(key, origin.parent_key, sizeof key);
-    }
-    return RF_NOT_FOUND;
-}
-
-/* Read a stored blob again as an item; *out is NULL when it is not there: its tombstone follows. */
-static enum rf_status unit_of_stored(struct rf_pipeline *p, const struct rf_blobref *ref,
-                                     struct rf_unit **out, struct rf_error *err)
-{
-    struct rf_stat stat;
-    struct rf_buf whole;
-    enum rf_status status;
-
-    *out = NULL;
-    rf_buf_init(&whole, RF_BLOB_INLINE_MAX);
-    status = rf_store_stat(p->options.store, ref, &stat, err);
-    if (status == RF_OK && stat.size <= RF_BLOB_INLINE_MAX)
-        status = rf_store_get(p->options.store, ref, &whole, err);
-    if (status == RF_OK)
-        status = rf_unit_from_blob(
-            out, p->options.store, &stat,
-            stat.size <= RF_BLOB_INLINE_MAX
-                ? rf_bytes(whole.data ? whole.data : (const uint8_t *)"", whole.size)
-                : rf_bytes(NULL, 0),
-            err);
-    rf_buf_release(&whole);
-    if (status == RF_NOT_FOUND || status == RF_CORRUPT) {
-        rf_error_clear(err);
-        return RF_OK;
-    }
-    return status;
-}
-
-/*
- * Start work on one park. A blob or file is mapped by the parked mapper alone. A part is had again
- * by mapping the blob it was cut from, all parts with it: its bytes may have been made by a mapper.
- */
-static enum rf_status start_park(struct rf_pipeline *p, const struct rf_sink_park *park,
-                                 struct rf_error *err)
-{
-    struct rf_blobref root;
-    char root_key[RF_BLOBREF_SIZE];
-    struct rf_unit *unit;
-    enum rf_status status = root_of_park(p, park, &root, err);
-
-    if (status == RF_NOT_FOUND) { /* nothing reaches it any more: the sink drops it with the part */
-        rf_error_clear(err);
-        return RF_OK;
-    }
-    if (status != RF_OK)
-        return status;
-    rf_blobref_format(&root, root_key);
-    if (park_under_way(p, root_key, park->mapper))
-        return RF_OK;
-    status = unit_of_stored(p, &root, &unit, err);
-    if (status != RF_OK || !unit)
-        return status;
-    unit->slow = true;
-    unit->attempts = park->attempts;
-    if (park->kind == RF_SINK_PART) {
-        unit->force = true;
-    } else {
-        unit->only_calls = true;
-        unit->mapper = park->mapper;
-    }
-    p->slow[p->slow_count++] = unit;
-    unit_enters(p, unit, NULL);
-    return RF_OK;
-}
-
-/* Look for parks of one kind to start, until there are `most` under way. */
-static enum rf_status start_parks_of(struct rf_pipeline *p, enum rf_park_kind kind, size_t most,
-                                     struct rf_error *err)
-{
-    int64_t after = 0;
-    size_t count = 1;
-
-    while (count) {
-        struct rf_sink_park parks[PARKS_READ];
-        size_t room = most > p->slow_count ? most - p->slow_count : 0;
-        enum rf_status status;
-
-        if (room == 0) { /* there may be more: look again when one is through */
-            p->parks_dirty = true;
-            return RF_OK;
-        }
-        status = rf_sink_parks(p->options.sink, p->options.lane, kind, &after, parks,
-                               room < PARKS_READ ? room : PARKS_READ, &count, err);
-        for (size_t i = 0; i < count && status == RF_OK; i++)
-            status = start_park(p, &parks[i], err);
-        if (status != RF_OK)
-            return status;
-    }
-    return RF_OK;
-}
-
-/* Keep the slow lane busy with parks; *left is false when there is none to start or under way. */
-static enum rf_status start_parks(struct rf_pipeline *p, bool *left, struct rf_error *err)
-{
-    size_t most = p->at_end ? SLOW_MAX : 2;
-    enum rf_status status = RF_OK;
-
-    if (p->parks_dirty && p->slow_count < most) {
-        p->parks_dirty = false;
-        status = start_parks_of(p, RF_PARK_READY, most, err);
-        if (status == RF_OK)
-            status = start_parks_of(p, RF_PARK_SLOW, most, err);
-    }
-    *left = p->slow_count > 0 || p->parks_dirty;
-    return status;
+    return parked_need ? rf_parks_check_needs(p, err) : RF_OK;
 }
 
 /* ---- the loop ---- */
@@ -1304,8 +1026,9 @@ static enum rf_status start_parks(struct rf_pipeline *p, bool *left, struct rf_e
 static void forget_units(struct rf_pipeline *p)
 {
     rf_pool_cancel(p->options.pool);
+    rf_parks_drop_fetch(p);
     while (p->all)
-        unit_done(p, p->all);
+        rf_pipeline_done(p, p->all);
     for (size_t i = 0; i < p->shuffled; i++)
         rf_unit_release(p->shuffle[i]);
     p->shuffled = 0;
@@ -1343,8 +1066,8 @@ static enum rf_status start_reading(struct rf_pipeline *p, struct rf_error *err)
         return status;
     atomic_store(&p->feed, feed);
     p->position_seq = from.seq;
-    p->current = (struct batch){.number = 1};
-    p->next = (struct batch){.number = 2};
+    p->current = (struct rf_batch){.number = 1};
+    p->next = (struct rf_batch){.number = 2};
     p->has_seen = p->broken = p->at_end = p->needs_checked = false;
     p->parks_dirty = true;
     return RF_OK;
@@ -1383,7 +1106,7 @@ static enum rf_status commit_if_done(struct rf_pipeline *p, struct rf_error *err
 static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idle,
                            struct rf_error *err)
 {
-    bool parks_left = false;
+    bool parks_left = false, went = false;
     uint64_t batch = p->current.number;
     size_t units = p->units;
     enum rf_status status = RF_OK;
@@ -1391,8 +1114,12 @@ static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idl
     look_for_stop(p, drive);
     if (!drive->stopping)
         status = read_changes(p, drive->until_seq, err);
+    if (drive->stopping && p->fetch.mapped)
+        rf_parks_drop_fetch(p);
     if (status == RF_OK && !drive->stopping)
-        status = start_parks(p, &parks_left, err);
+        status = rf_parks_fetch(p, &went, err);
+    if (status == RF_OK && !drive->stopping)
+        status = rf_parks_start(p, &parks_left, err);
     if (status == RF_OK)
         status = expand_parts(p, err);
     if (status == RF_OK)
@@ -1411,7 +1138,7 @@ static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idl
     *idle = !p->open && p->current.changes == 0 && p->next.changes == 0 && p->batch_units == 0 &&
             (drive->stopping ? drive->answer == RF_CANCELLED || p->units == 0
                              : p->at_end && p->units == 0 && !parks_left && !p->parks_dirty);
-    if (!*idle && p->units && p->units == units && p->current.number == batch)
+    if (!*idle && !went && p->units && p->units == units && p->current.number == batch)
         status = take_results(p, 50, err);
     tell_progress(p, false);
     return status;
@@ -1432,7 +1159,7 @@ enum rf_status rf_pipeline_drive(struct rf_pipeline *p, uint64_t until_seq, uint
     if (p->broken)
         status = start_reading(p, err);
     if (status == RF_OK && !p->needs_checked) {
-        status = check_needs(p, err);
+        status = rf_parks_check_needs(p, err);
         p->needs_checked = status == RF_OK;
     }
     while (status == RF_OK && !idle)
@@ -1491,9 +1218,9 @@ enum rf_status rf_pipeline_open(struct rf_pipeline **out, const struct rf_pipeli
     struct rf_pipeline *p;
     enum rf_status status;
 
-    if (options->mapper_count > MAPPERS_MAX)
+    if (options->mapper_count > RF_LANE_MAPPERS_MAX)
         return rf_error_set(err, RF_LIMIT, "%zu mappers are more than the %u one index can have",
-                            options->mapper_count, MAPPERS_MAX);
+                            options->mapper_count, RF_LANE_MAPPERS_MAX);
     p = calloc(1, sizeof *p);
     if (!p)
         return rf_error_set(err, RF_NOMEM, "no memory for a pipeline");
@@ -1529,6 +1256,5 @@ void rf_pipeline_close(struct rf_pipeline *p)
         sched_yield();
     rf_feed_close(feed);
     rf_arena_release(&p->scratch);
-    free(p->parked);
     free(p);
 }

@@ -25,7 +25,7 @@
  *   ROWS                       rows, edges, needs        replaced by the item's next change
  *   NONE                       nothing                   -
  *   FAILED                     dead letter `mapper`      ready park by `index retry`
- *   SLOW (fast lane only)      park `slow`               slow lane
+ *   SLOW (fast lane only)      park `slow`               slow lane, as the brake (brake.h) allows
  *   LIMIT                      dead letter `limit`       ready park by `index retry`
  *   MISSING                    park `need`               ready when the blob arrives
  *   content missing            park `need`               ready when the content arrives
@@ -47,7 +47,7 @@
 #ifndef RF_INDEXER_PIPELINE_H
 #define RF_INDEXER_PIPELINE_H
 
-#include "backup/schema.h"
+#include "indexer/brake.h"
 #include "indexer/index.h"
 
 struct rf_pipeline;
@@ -61,6 +61,7 @@ struct rf_pipeline_options {
     struct rf_store *store;
     struct rf_pool *pool;
     struct rf_sink *sink;
+    struct rf_brake *brake;
     uint32_t lane;
     const char *position;                     /* where the lane stands */
     const struct rf_pipeline_mapper *mappers; /* in the order of the lane; copied */
@@ -80,7 +81,8 @@ void rf_pipeline_close(struct rf_pipeline *pipeline); /* rolls back what is not 
 
 /*
  * Work until the lane is caught up (with the queue's end, or with the change until_seq when it is
- * not UINT64_MAX) and no park can be worked on, everything committed. slice_ms > 0: stop reading
+ * not UINT64_MAX) and no park can be worked on, everything committed. Parks of mappers that the
+ * brake stops are left. slice_ms > 0: stop reading
  * after so long and answer RF_TIMEOUT when what was read is committed.
  *
  * RF_CANCELLED    stop was set; what was read is committed

@@ -43,9 +43,9 @@ struct rf_unit {
     struct rf_blobref missing; /* algo 0, or the blob whose absence ended its mapping */
     uint64_t batch;         /* number of the batch it belongs to; 0: of none, it resolves a park */
     bool slow;              /* in the slow lane */
-    bool force;             /* mapped for the sake of its parts that are parked */
     bool only_calls;        /* only `mapper` is run; the others' rows stay */
     bool dead;              /* content could not be had: dead_reason for every mapper */
+    enum rf_dead_class dead_class; /* of that; 0: RF_DEAD_BLOB */
     uint16_t mapper;        /* only_calls: index into the lane's mappers */
     uint32_t attempts;
     char *dead_reason;      /* owned */

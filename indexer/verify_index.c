@@ -112,14 +112,12 @@ struct live {
     struct rf_bytes *bundles;
     size_t count;
     char position[RF_POSITION_SIZE];
-    uint64_t pending; /* parks that the slow lane has not seen to */
 };
 
 static enum rf_status read_live(const struct rf_index_options *options, struct rf_arena *arena,
                                 struct live *out, struct rf_error *err)
 {
     struct rf_sink_options how = {.write = false};
-    struct rf_sink_counts counts;
     struct rf_sink *sink = NULL;
     struct rf_sink_lane *lanes = NULL;
     size_t count = 0;
@@ -131,15 +129,12 @@ static enum rf_status read_live(const struct rf_index_options *options, struct r
         status = rf_error_set(err, RF_NOT_FOUND,
                               "index '%s' holds nothing yet; run 'refuge index run' first",
                               options->name);
-    if (status == RF_OK)
-        status = rf_sink_counts(sink, lanes[0].id, &counts, err);
     if (status == RF_OK) {
         out->count = lanes[0].mapper_count;
         out->bundles = rf_arena_alloc(arena, (out->count + 1) * sizeof *out->bundles);
         for (size_t i = 0; i < out->count; i++)
             out->bundles[i] = lanes[0].mappers[i].bundle;
         snprintf(out->position, sizeof out->position, "%s", lanes[0].position);
-        out->pending = counts.parked_slow + counts.parked_ready;
     }
     rf_sink_close(sink);
     return status;
@@ -178,12 +173,6 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
 
     rf_arena_init(&arena, (size_t)256 << 20);
     status = read_live(options, &arena, &live, err);
-    if (status == RF_OK && live.pending)
-        status = rf_error_set(err, RF_UNAVAILABLE,
-                              "index '%s' is not settled: %" PRIu64 " mapping%s still wait%s; run "
-                              "'refuge index run' first",
-                              options->name, live.pending, live.pending == 1 ? "" : "s",
-                              live.pending == 1 ? "s" : "");
     if (status == RF_OK && live.position[0])
         status = rf_cursor_parse(&at, live.position, err);
     if (status == RF_OK)

@@ -441,7 +441,7 @@ enum rf_status rf_pool_submit(struct rf_pool *pool, enum rf_pool_lane lane, stru
         return rf_error_set(err, RF_NOMEM, "no memory for an item");
     birth->job.lane = lane;
     for (size_t i = 0; i < count; i++) {
-        if (lane == RF_LANE_FAST && mappers[i]->decl->slow)
+        if (lane == RF_LANE_FAST && mappers[i]->slow)
             birth->calls[i].outcome = RF_CALL_SLOW;
         else
             birth->job.todo |= (uint64_t)1 << i;
@@ -453,6 +453,11 @@ enum rf_status rf_pool_submit(struct rf_pool *pool, enum rf_pool_lane lane, stru
         rf_job_push(&pool->done, &birth->job);
     (void)feed(pool, &own); /* what fails now is tried again, and said, by rf_pool_next */
     return RF_OK;
+}
+
+void rf_pool_set_slow(struct rf_pool *pool, const struct rf_mapper *mapper, bool slow)
+{
+    pool->mappers[mapper->id]->slow = slow || mapper->decl->slow;
 }
 
 void rf_result_free(struct rf_result *result)

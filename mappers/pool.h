@@ -95,7 +95,8 @@ struct rf_call {
     const char *message;     /* FAILED, LIMIT: one line; else NULL */
     const char *traceback;   /* FAILED: lines with file:line, or NULL */
     uint32_t rows, parts, needs, cuts; /* of these records in output */
-    uint32_t cpu_us, wall_us; /* as the worker measured them */
+    uint32_t cpu_us;  /* of all its tries; of a killed one, as the watchdog last saw it */
+    uint32_t wall_us; /* as the worker measured it */
     const char *trace; /* lines, when the item asked for a trace; else NULL */
 };
 
@@ -135,6 +136,10 @@ RF_MUST_USE enum rf_status rf_pool_submit(struct rf_pool *pool, enum rf_pool_lan
                                           struct rf_item *item,
                                           const struct rf_mapper *const *mappers, size_t count,
                                           struct rf_error *err);
+
+/* The same for a mapper whose calls are known to be slow, whatever it declares: until this is taken
+ * back the fast lane does not try it. */
+void rf_pool_set_slow(struct rf_pool *pool, const struct rf_mapper *mapper, bool slow);
 
 /* A finished result, yours to free; waits up to timeout_ms (-1: without end) while items are under
  * way. RF_END: nothing is under way. RF_TIMEOUT. RF_UNAVAILABLE: workers cannot be started. */

@@ -120,7 +120,7 @@ struct rf_pool_worker {
     /* under the watchdog's lock */
     bool watched;
     uint64_t step, seen;
-    int64_t step_cpu_us, seen_cpu_us, wall_us, looked_us;
+    int64_t step_cpu_us, seen_cpu_us, wall_us, looked_us, looked_cpu_us;
     _Atomic(enum rf_verdict) verdict; /* written under watch.lock, glanced at without */
     uint64_t verdict_call; /* number of the call it is about; 0: the one under way */
     char words[RF_POOL_WORDS];
@@ -177,6 +177,7 @@ struct rf_mapper {
     struct rf_text files[RF_FILES_MAX]; /* the main one first */
     size_t file_count;
     struct rf_decl *decl;
+    bool slow; /* as declared, or as rf_pool_set_slow said: the fast lane does not call it */
     char identity[65];
     struct rf_bytes bundle;
 };

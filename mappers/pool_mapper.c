@@ -326,6 +326,8 @@ static enum rf_status declare_take(struct rf_pool *pool, struct rf_mapper *mappe
         status = rf_decl_parse(&mapper->decl, &mapper->arena, json, err);
         if (status)
             rf_error_context(err, status, "mapper '%s'", mapper->files[0].name);
+        else
+            mapper->slow = mapper->decl->slow;
     }
     if (status == RF_OK)
         status = make_bundle(mapper, err);

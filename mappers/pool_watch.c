@@ -137,6 +137,7 @@ static void mark(struct rf_pool_worker *w, int64_t cpu, int64_t now)
         w->wall_us += now - w->looked_us;
     }
     w->looked_us = now;
+    w->looked_cpu_us = cpu;
     w->watched = true;
 }
 

@@ -342,7 +342,7 @@ static enum rf_status take_call(struct rf_pool *pool, struct rf_pool_worker *w,
 
     call->outcome = outcome_of(head->outcome);
     call->output = rf_bytes(body, head->output_size);
-    call->cpu_us = head->cpu_us;
+    call->cpu_us += head->cpu_us;
     call->wall_us = head->wall_us;
     if (call->outcome == RF_CALL_FAILED || call->outcome == RF_CALL_LIMIT) {
         call->message = clean_words(arena, rf_bytes(text, head->message_size), "");
@@ -770,6 +770,19 @@ static enum rf_verdict judge(struct rf_pool *pool, struct rf_pool_worker *w, cha
     return running == answered + 1 ? RF_VERDICT_FAULT : RF_VERDICT_NONE;
 }
 
+/* The watchdog is done with a dead worker. CPU of the call it was in, as far as was seen. */
+static uint32_t unwatch(struct rf_pool *pool, struct rf_pool_worker *w)
+{
+    int64_t cpu = 0;
+
+    pthread_mutex_lock(&pool->watch.lock);
+    if (w->watched && w->step / 4 == atomic_load(&w->answered) + 1)
+        cpu = w->looked_cpu_us - w->step_cpu_us;
+    atomic_store(&w->outstanding, 0);
+    pthread_mutex_unlock(&pool->watch.lock);
+    return cpu < 0 ? 0 : cpu > UINT32_MAX ? UINT32_MAX : (uint32_t)cpu;
+}
+
 static void limit_reached(struct rf_job *job, struct rf_call *call, const char *words)
 {
     call->outcome = RF_CALL_LIMIT;
@@ -780,10 +793,11 @@ static void limit_reached(struct rf_job *job, struct rf_call *call, const char *
 
 /* What becomes of the call that was under way. */
 static void sentence(struct rf_pool *pool, struct rf_pool_worker *w, struct rf_sent *sent,
-                     enum rf_verdict verdict, const char *words)
+                     enum rf_verdict verdict, uint32_t cpu_us, const char *words)
 {
     struct rf_job *job = sent->job;
     uint64_t bit = sent->mask & -sent->mask;
+    struct rf_call *call = call_of(sent);
 
     if (verdict == RF_VERDICT_HOST)
         return; /* the whole item ends; rf_pool_settle sees its status */
@@ -797,15 +811,17 @@ static void sentence(struct rf_pool *pool, struct rf_pool_worker *w, struct rf_s
         }
         verdict = RF_VERDICT_FAULT; /* too often to be chance */
     }
+    call->cpu_us += cpu_us;
+    pool->stats.cpu_us += cpu_us;
     sent->mask &= ~bit;
     if (w->kind == RF_WORKER_FAST && verdict == RF_VERDICT_DEADLINE) {
-        job->result->calls[__builtin_ctzll(bit)].outcome = RF_CALL_SLOW;
+        call->outcome = RF_CALL_SLOW;
         pool->stats.kills_slow++;
         return;
     }
     pool->stats.kills_limit++;
     if (w->kind == RF_WORKER_SOLO)
-        limit_reached(job, &job->result->calls[__builtin_ctzll(bit)], words);
+        limit_reached(job, call, words);
     else
         job->solo |= bit;
 }
@@ -829,17 +845,16 @@ void rf_worker_bury(struct rf_pool *pool, struct rf_pool_worker *w)
     wait_dead(w);
     (void)rf_worker_drain(pool, w); /* complete records count, however it died */
     if (w->sent_count) {
+        uint32_t cpu_us = unwatch(pool, w);
         enum rf_verdict verdict;
-        pthread_mutex_lock(&pool->watch.lock);
-        atomic_store(&w->outstanding, 0); /* the watchdog is done with it */
-        pthread_mutex_unlock(&pool->watch.lock);
+
         verdict = judge(pool, w, words, sizeof words);
         if (w->task) {
             w->task->status = verdict == RF_VERDICT_NONE ? RF_UNAVAILABLE : RF_LIMIT;
             snprintf(w->task->words, sizeof w->task->words, "%s", words);
             w->task->done = true;
         } else {
-            sentence(pool, w, sent_at(w, 0), verdict, words);
+            sentence(pool, w, sent_at(w, 0), verdict, cpu_us, words);
         }
         send_back(pool, w);
     }

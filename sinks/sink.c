@@ -182,12 +182,25 @@ enum rf_status rf_sink_mapper_splits(struct rf_sink *sink, uint32_t lane, const 
 
 /* ---- parks, dead letters, facts ---- */
 
-enum rf_status rf_sink_parks(struct rf_sink *sink, uint32_t lane, enum rf_park_kind kind,
-                             int64_t *after, struct rf_sink_park *out, size_t max, size_t *count,
-                             struct rf_error *err)
+enum rf_status rf_sink_parks(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                             enum rf_park_kind kind, int64_t *after, struct rf_sink_park *out,
+                             size_t max, size_t *count, struct rf_error *err)
 {
     assert(kind < RF_PARK_KIND_COUNT);
-    return sink->ops->parks(sink, lane, kind, after, out, max, count, err);
+    return sink->ops->parks(sink, lane, mapper, kind, after, out, max, count, err);
+}
+
+enum rf_status rf_sink_park_counts(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                   uint64_t counts[RF_PARK_KIND_COUNT], struct rf_error *err)
+{
+    return sink->ops->park_counts(sink, lane, mapper, counts, err);
+}
+
+enum rf_status rf_sink_is_parked(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                 const char *key, bool *out, uint32_t *attempts,
+                                 struct rf_error *err)
+{
+    return sink->ops->is_parked(sink, lane, mapper, key, out, attempts, err);
 }
 
 enum rf_status rf_sink_park_needs(struct rf_sink *sink, uint32_t lane,

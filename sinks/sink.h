@@ -218,6 +218,7 @@ struct rf_sink_origin {
     enum rf_sink_item_kind parent_kind;
     bool inlined;
     uint64_t offset, size;
+    uint16_t mapper; /* index into the lane's mappers: who cut it out */
 };
 
 struct rf_sink_park {
@@ -231,12 +232,24 @@ struct rf_sink_park {
     uint32_t attempts;
 };
 
-/* Parks of a lane and kind, oldest first, at most max; after: resume behind this rowid (0: first),
- * set to the last one's. */
-RF_MUST_USE enum rf_status rf_sink_parks(struct rf_sink *sink, uint32_t lane,
+/* Parks of one mapper of a lane and kind, oldest first, at most max; after: resume behind this
+ * rowid (0: first), set to the last one's. */
+RF_MUST_USE enum rf_status rf_sink_parks(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
                                          enum rf_park_kind kind, int64_t *after,
                                          struct rf_sink_park *out, size_t max, size_t *count,
                                          struct rf_error *err);
+
+/* How many parks of each kind a mapper of a lane has. */
+RF_MUST_USE enum rf_status rf_sink_park_counts(struct rf_sink *sink, uint32_t lane,
+                                               uint16_t mapper,
+                                               uint64_t counts[RF_PARK_KIND_COUNT],
+                                               struct rf_error *err);
+
+/* Whether the slow lane has still to see to (item, mapper): a park of kind slow or ready. attempts
+ * is set when it has. */
+RF_MUST_USE enum rf_status rf_sink_is_parked(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                             const char *key, bool *out, uint32_t *attempts,
+                                             struct rf_error *err);
 
 /* The refs a need-park waits for. */
 RF_MUST_USE enum rf_status rf_sink_park_needs(struct rf_sink *sink, uint32_t lane,

@@ -55,9 +55,14 @@ struct rf_sink_ops {
     enum rf_status (*mapper_splits)(struct rf_sink *sink, uint32_t lane, const char *name,
                                     bool *out, struct rf_error *err);
 
-    enum rf_status (*parks)(struct rf_sink *sink, uint32_t lane, enum rf_park_kind kind,
-                            int64_t *after, struct rf_sink_park *out, size_t max, size_t *count,
-                            struct rf_error *err);
+    enum rf_status (*parks)(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                            enum rf_park_kind kind, int64_t *after, struct rf_sink_park *out,
+                            size_t max, size_t *count, struct rf_error *err);
+    enum rf_status (*park_counts)(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                  uint64_t counts[RF_PARK_KIND_COUNT], struct rf_error *err);
+    enum rf_status (*is_parked)(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                const char *key, bool *out, uint32_t *attempts,
+                                struct rf_error *err);
     enum rf_status (*park_needs)(struct rf_sink *sink, uint32_t lane,
                                  const struct rf_sink_park *park, struct rf_arena *arena,
                                  struct rf_blobref **refs, size_t *count, struct rf_error *err);

@@ -69,6 +69,7 @@ enum rf_sqlite_stmt {
     RF_STMT_PARK_INSERT,
     RF_STMT_PARK_DELETE,
     RF_STMT_PARK_READY,
+    RF_STMT_PARK_WAITS,
     RF_STMT_LETTER_INSERT,
     RF_STMT_LETTER_DELETE,
     RF_STMT_CUT_INSERT,
@@ -169,14 +170,19 @@ enum rf_status rf_sqlite_commit(struct rf_sink *sink, const char *to, struct rf_
 void rf_sqlite_rollback(struct rf_sink *sink);
 enum rf_status rf_sqlite_has_part(struct rf_sink *sink, uint32_t lane, const char *key, bool *out,
                                   struct rf_error *err);
+enum rf_status rf_sqlite_is_parked(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                   const char *key, bool *out, uint32_t *attempts,
+                                   struct rf_error *err);
 enum rf_status rf_sqlite_mapper_splits(struct rf_sink *sink, uint32_t lane, const char *name,
                                        bool *out, struct rf_error *err);
 
 /* ---- sqlite_parks.c ---- */
 
-enum rf_status rf_sqlite_parks(struct rf_sink *sink, uint32_t lane, enum rf_park_kind kind,
-                               int64_t *after, struct rf_sink_park *out, size_t max, size_t *count,
-                               struct rf_error *err);
+enum rf_status rf_sqlite_parks(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                               enum rf_park_kind kind, int64_t *after, struct rf_sink_park *out,
+                               size_t max, size_t *count, struct rf_error *err);
+enum rf_status rf_sqlite_park_counts(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
+                                     uint64_t counts[RF_PARK_KIND_COUNT], struct rf_error *err);
 enum rf_status rf_sqlite_park_needs(struct rf_sink *sink, uint32_t lane,
                                     const struct rf_sink_park *park, struct rf_arena *arena,
                                     struct rf_blobref **refs, size_t *count, struct rf_error *err);

@@ -22,33 +22,40 @@ static enum rf_status ref_of(struct rf_blobref *out, const char *key, struct rf_
     return rf_blobref_parse(out, key, strcspn(key, ";"), err);
 }
 
-static bool mapper_index(const struct rf_sqlite_lane *lane, int64_t id, uint16_t *out)
+/* The place in its lane of the mapper that the index knows by this id. */
+static enum rf_status mapper_of(struct rf_sqlite *sink, uint32_t lane_id, int64_t id,
+                                uint16_t *out, struct rf_error *err)
 {
-    for (size_t i = 0; i < lane->mapper_count; i++) {
+    struct rf_sqlite_lane *lane;
+    enum rf_status status = rf_sqlite_lane_get(sink, lane_id, &lane, err);
+
+    for (size_t i = 0; !status && i < lane->mapper_count; i++) {
         if (lane->mappers[i].id == id) {
             *out = (uint16_t)i;
-            return true;
+            return RF_OK;
         }
     }
-    return false;
+    return status ? status
+                  : rf_error_set(err, RF_CORRUPT, "index '%s' has no mapper %lld in lane %u",
+                                 sink->db.path, (long long)id, (unsigned)lane_id);
 }
 
 static enum rf_status read_park(sqlite3_stmt *stmt, enum rf_park_kind kind,
                                 struct rf_sink_park *out, struct rf_error *err)
 {
     *out = (struct rf_sink_park){.park = kind,
-                                 .attempts = (uint32_t)sqlite3_column_int64(stmt, 2),
-                                 .kind = kind_of(rf_db_text(stmt, 4)),
-                                 .size = (uint64_t)sqlite3_column_int64(stmt, 5),
-                                 .seq = (uint64_t)sqlite3_column_int64(stmt, 6),
-                                 .timestamp_us = rf_db_time(rf_db_text(stmt, 7))};
-    snprintf(out->key, sizeof out->key, "%s", rf_db_text(stmt, 3));
+                                 .attempts = (uint32_t)sqlite3_column_int64(stmt, 1),
+                                 .kind = kind_of(rf_db_text(stmt, 3)),
+                                 .size = (uint64_t)sqlite3_column_int64(stmt, 4),
+                                 .seq = (uint64_t)sqlite3_column_int64(stmt, 5),
+                                 .timestamp_us = rf_db_time(rf_db_text(stmt, 6))};
+    snprintf(out->key, sizeof out->key, "%s", rf_db_text(stmt, 2));
     return ref_of(&out->ref, out->key, err);
 }
 
-enum rf_status rf_sqlite_parks(struct rf_sink *base, uint32_t id, enum rf_park_kind kind,
-                               int64_t *after, struct rf_sink_park *out, size_t max, size_t *count,
-                               struct rf_error *err)
+enum rf_status rf_sqlite_parks(struct rf_sink *base, uint32_t id, uint16_t mapper,
+                               enum rf_park_kind kind, int64_t *after, struct rf_sink_park *out,
+                               size_t max, size_t *count, struct rf_error *err)
 {
     struct rf_sqlite *sink = of(base);
     struct rf_sqlite_lane *lane;
@@ -60,16 +67,13 @@ enum rf_status rf_sqlite_parks(struct rf_sink *base, uint32_t id, enum rf_park_k
 
     if (!status)
         status = rf_db_prepare(&sink->db, &stmt, err,
-                               "SELECT p.id, p.mapper, p.attempts, b.item, b.kind, b.size, b.seq, "
-                               "b.ts FROM refuge_parks p JOIN blobs b ON b.id = p.blob "
-                               "WHERE p.kind = %Q AND p.id > %lld AND p.mapper IN (SELECT id FROM "
-                               "refuge_lane_mappers WHERE lane = %u) ORDER BY p.id",
-                               rf_sqlite_park_names[kind], (long long)*after, (unsigned)id);
+                               "SELECT p.id, p.attempts, b.item, b.kind, b.size, b.seq, b.ts FROM "
+                               "refuge_parks p JOIN blobs b ON b.id = p.blob WHERE p.mapper = %lld "
+                               "AND p.kind = %Q AND p.id > %lld ORDER BY p.id",
+                               (long long)lane->mappers[mapper].id, rf_sqlite_park_names[kind],
+                               (long long)*after);
     while (!status && used < max && (status = rf_db_step(&sink->db, stmt, err)) == RF_OK) {
-        uint16_t mapper;
         last = sqlite3_column_int64(stmt, 0);
-        if (!mapper_index(lane, sqlite3_column_int64(stmt, 1), &mapper))
-            continue;
         status = read_park(stmt, kind, &out[used], err);
         out[used++].mapper = mapper;
     }
@@ -80,6 +84,23 @@ enum rf_status rf_sqlite_parks(struct rf_sink *base, uint32_t id, enum rf_park_k
     *count = used;
     *after = last;
     return RF_OK;
+}
+
+enum rf_status rf_sqlite_park_counts(struct rf_sink *base, uint32_t id, uint16_t mapper,
+                                     uint64_t counts[RF_PARK_KIND_COUNT], struct rf_error *err)
+{
+    struct rf_sqlite *sink = of(base);
+    struct rf_sqlite_lane *lane;
+    enum rf_status status = rf_sqlite_lane_get(sink, id, &lane, err);
+
+    for (size_t kind = 0; !status && kind < RF_PARK_KIND_COUNT; kind++) {
+        int64_t count = 0;
+        status = rf_db_int(&sink->db, &count, 0, err,
+                           "SELECT count(*) FROM refuge_parks WHERE mapper = %lld AND kind = %Q",
+                           (long long)lane->mappers[mapper].id, rf_sqlite_park_names[kind]);
+        counts[kind] = (uint64_t)count;
+    }
+    return status;
 }
 
 enum rf_status rf_sqlite_park_needs(struct rf_sink *base, uint32_t id,
@@ -135,11 +156,11 @@ enum rf_status rf_sqlite_origin_of(struct rf_sink *base, uint32_t id, const char
         return RF_OK;
     }
     status = rf_db_prepare(&sink->db, &stmt, err,
-                           "SELECT p.item, p.kind, e.offset, e.size FROM refuge_parts e JOIN blobs "
-                           "p ON p.id = e.parent WHERE e.child = (SELECT id FROM blobs WHERE "
-                           "item = %Q) AND e.mapper IN (SELECT id FROM refuge_lane_mappers WHERE "
-                           "lane = %u) ORDER BY e.offset IS NULL, p.kind = 'part', e.parent, e.n "
-                           "LIMIT 1",
+                           "SELECT p.item, p.kind, e.offset, e.size, e.mapper FROM refuge_parts e "
+                           "JOIN blobs p ON p.id = e.parent WHERE e.child = (SELECT id FROM blobs "
+                           "WHERE item = %Q) AND e.mapper IN (SELECT id FROM refuge_lane_mappers "
+                           "WHERE lane = %u) ORDER BY e.offset IS NULL, p.kind = 'part', "
+                           "e.parent, e.n LIMIT 1",
                            key, (unsigned)id);
     if (!status)
         status = rf_db_step(&sink->db, stmt, err);
@@ -152,8 +173,10 @@ enum rf_status rf_sqlite_origin_of(struct rf_sink *base, uint32_t id, const char
         origin.inlined = sqlite3_column_type(stmt, 2) == SQLITE_NULL;
         origin.offset = (uint64_t)sqlite3_column_int64(stmt, 2);
         origin.size = (uint64_t)sqlite3_column_int64(stmt, 3);
-        status = ref_of(&origin.parent_ref, origin.parent_key, err);
+        status = mapper_of(sink, id, sqlite3_column_int64(stmt, 4), &origin.mapper, err);
     }
+    if (!status)
+        status = ref_of(&origin.parent_ref, origin.parent_key, err);
     sqlite3_finalize(stmt);
     if (!status)
         *out = origin;

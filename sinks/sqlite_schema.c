@@ -104,7 +104,7 @@ static const char schema[] =
     "  attempts INTEGER NOT NULL,\n"
     "  at TEXT NOT NULL,\n"
     "  UNIQUE(mapper, blob));\n"
-    "CREATE INDEX refuge_parks_kind ON refuge_parks(kind);\n"
+    "CREATE INDEX refuge_parks_mapper ON refuge_parks(mapper, kind);\n"
 
     "CREATE TABLE refuge_dead_letters( -- set aside with the reason\n"
     "  mapper INTEGER NOT NULL REFERENCES refuge_lane_mappers(id),\n"

@@ -56,6 +56,8 @@ static const char *const statements[RF_STMT_COUNT] = {
     [RF_STMT_PARK_DELETE] = "DELETE FROM refuge_parks WHERE mapper = ?1 AND blob = ?2",
     [RF_STMT_PARK_READY] = "UPDATE refuge_parks SET kind = 'ready' WHERE mapper = ?1 AND blob = ?2 "
                            "AND kind <> 'slow'",
+    [RF_STMT_PARK_WAITS] = "SELECT attempts FROM refuge_parks WHERE mapper = ?1 AND "
+                           "blob = ?2 AND kind <> 'need'",
     [RF_STMT_LETTER_INSERT] = "INSERT INTO refuge_dead_letters(mapper, blob, class, reason, "
                               "attempts, at) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     [RF_STMT_LETTER_DELETE] = "DELETE FROM refuge_dead_letters WHERE mapper = ?1 AND blob = ?2",
@@ -1165,6 +1167,37 @@ enum rf_status rf_sqlite_has_part(struct rf_sink *base, uint32_t id, const char 
     if (!status)
         *out = found;
     return status;
+}
+
+enum rf_status rf_sqlite_is_parked(struct rf_sink *base, uint32_t id, uint16_t mapper,
+                                   const char *key, bool *out, uint32_t *attempts,
+                                   struct rf_error *err)
+{
+    struct rf_sqlite *sink = of(base);
+    struct rf_sqlite_lane *lane;
+    sqlite3_stmt *stmt;
+    bool found = false;
+    int64_t blob;
+    enum rf_status status = rf_sqlite_lane_get(sink, id, &lane, err);
+
+    *out = false;
+    if (!status)
+        status = find_item(sink, key, &stmt, &found, err);
+    if (status || !found)
+        return status;
+    blob = sqlite3_column_int64(stmt, 0);
+    sqlite3_reset(stmt);
+    status = rf_sqlite_stmt(sink, RF_STMT_PARK_WAITS, &stmt, err);
+    if (status)
+        return status;
+    rf_db_bind(stmt, "ii", lane->mappers[mapper].id, blob);
+    status = rf_db_step(&sink->db, stmt, err);
+    if (status)
+        return status == RF_END ? RF_OK : status;
+    *out = true;
+    *attempts = (uint32_t)sqlite3_column_int64(stmt, 0);
+    sqlite3_reset(stmt);
+    return RF_OK;
 }
 
 enum rf_status rf_sqlite_mapper_splits(struct rf_sink *base, uint32_t lane, const char *name,

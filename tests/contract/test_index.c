@@ -11,184 +11,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "backup/schema.h"
-#include "indexer/index.h"
-#include "sinks/query.h"
-
-#define MAPPERS 4
-
-struct home {
-    char path[256], store_url[300], sink_url[300];
-    char mapper[MAPPERS][300];
-    const char *mappers[MAPPERS];
-    size_t mapper_count;
-    struct rf_store *store;
-    unsigned warned;
-};
-
-static void fail_with(const struct rf_error *err, const char *what)
-{
-    fail_msg("%s: %s: %s", what, rf_status_name(err->status), err->message);
-}
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        struct rf_error err_ = {0}, *err = &err_;                                                  \
-        enum rf_status status_ = (call);                                                           \
-        if (status_ != RF_OK) {                                                                    \
-            err_.status = status_;                                                                 \
-            fail_with(&err_, #call);                                                               \
-        }                                                                                          \
-    } while (0)
-
-static void remove_tree(const char *path)
-{
-    DIR *folder = opendir(path);
-    struct dirent *entry;
-
-    while (folder && (entry = readdir(folder))) {
-        char file[600];
-        struct stat st;
-
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
-        if (lstat(file, &st) == 0 && S_ISDIR(st.st_mode))
-            remove_tree(file);
-        else
-            unlink(file);
-    }
-    if (folder)
-        closedir(folder);
-    rmdir(path);
-}
-
-static void home_open(struct home *home)
-{
-    struct rf_store_options options = {.mode = RF_STORE_CREATE, .segment_bytes = 256 << 10};
-
-    memset(home, 0, sizeof *home);
-    snprintf(home->path, sizeof home->path, "%s/refuge-index-XXXXXX",
-             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    assert_non_null(mkdtemp(home->path));
-    snprintf(home->store_url, sizeof home->store_url, "disk:%s/store", home->path);
-    snprintf(home->sink_url, sizeof home->sink_url, "sqlite:%s/main.db", home->path);
-    OK(rf_store_open(&home->store, home->store_url, &options, err));
-}
-
-static void home_close(struct home *home)
-{
-    rf_store_close(home->store);
-    remove_tree(home->path);
-}
-
-/* Write a mapper file; the same slot again is a new version of it. */
-static void set_mapper(struct home *home, size_t slot, const char *name, const char *text)
-{
-    char path[300];
-    FILE *file;
-
-    snprintf(path, sizeof path, "%s/%s.lua", home->path, name);
-    memcpy(home->mapper[slot], path, sizeof path);
-    file = fopen(home->mapper[slot], "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-    home->mappers[slot] = home->mapper[slot];
-    if (slot >= home->mapper_count)
-        home->mapper_count = slot + 1;
-}
-
-static void count_warning(void *user, const char *line)
-{
-    struct home *home = user;
-
-    print_message("warning: %s\n", line);
-    home->warned++;
-}
-
-static struct rf_index_options index_options(struct home *home)
-{
-    return (struct rf_index_options){
-        .name = "main",
-        .store_url = home->store_url,
-        .sink_url = home->sink_url,
-        .mappers = home->mappers,
-        .mapper_count = home->mapper_count,
-        .mapper_program = getenv("REFUGE_MAPPER"),
-        .workers = 2,
-        .hooks = {.warn = count_warning, .user = home},
-    };
-}
-
-static void run_with(struct home *home, const struct rf_index_options *options)
-{
-    struct rf_index *index;
-
-    (void)home;
-    OK(rf_index_open(&index, options, err));
-    OK(rf_index_run(index, false, err));
-    rf_index_close(index);
-}
-
-static void run(struct home *home)
-{
-    struct rf_index_options options = index_options(home);
-
-    run_with(home, &options);
-}
-
-static void print_problem(void *user, const char *line)
-{
-    (void)user;
-    print_error("verify: %s\n", line);
-}
-
-static void verify(struct home *home)
-{
-    struct rf_index_options options = index_options(home);
-    struct rf_compare_report report = {0};
-
-    OK(rf_index_verify(&options, print_problem, &report, err));
-    assert_int_equal(report.differences, 0);
-}
-
-static void put(struct home *home, const char *text, struct rf_blobref *ref)
-{
-    OK(rf_store_put(home->store, rf_bytes_text(text), NULL, false, ref, NULL, err));
-}
-
-static void delete(struct home *home, const struct rf_blobref *ref)
-{
-    OK(rf_store_delete(home->store, ref, NULL, err));
-}
-
-static enum rf_status take_number(void *user, uint64_t index, size_t count,
-                                  const char *const *names, const struct rf_cell *cells)
-{
-    (void)index;
-    (void)names;
-    if (count != 1)
-        return RF_INVALID;
-    *(int64_t *)user = cells[0].type == RF_CELL_NULL ? -1 : cells[0].integer;
-    return RF_OK;
-}
-
-static int64_t number(struct home *home, const char *sql)
-{
-    int64_t value = INT64_MIN;
-
-    OK(rf_query_sql(home->sink_url, sql, NULL, take_number, &value, NULL, err));
-    return value;
-}
+#include "tests/index_fixture.h"
 
 static const char notes_v1[] =
     "return { name = 'notes', match = { media = { 'application/json' } },\n"
@@ -397,35 +224,6 @@ static void needs_park_and_wake(void **state)
     home_close(&home);
 }
 
-static void slow_calls_end_in_rows(void **state)
-{
-    static const char text[] =
-        "return { name = 'busy', match = { media = { 'application/json' } },\n"
-        "  tables = { busy = { columns = { 'num int' } } },\n"
-        "  limits = { cpu_ms = 60000 },\n"
-        "  map = function(blob, emit)\n"
-        "    local d, x = blob:json(), 0\n"
-        "    if d.n % 20 == 7 then for i = 1, 4e8 do x = (x + i) % 7 end end\n"
-        "    emit.busy { num = d.n + 0 * x }\n"
-        "  end }\n";
-    struct home home;
-    struct rf_blobref ref;
-
-    (void)state;
-    home_open(&home);
-    set_mapper(&home, 0, "busy", text);
-    for (int i = 0; i < 60; i++) {
-        char json[100];
-
-        snprintf(json, sizeof json, "{\"n\":%d}", i);
-        put(&home, json, &ref);
-    }
-    run(&home);
-    assert_int_equal(number(&home, "select count(*) from busy"), 60);
-    assert_int_equal(number(&home, "select count(*) from refuge_parks"), 0);
-    home_close(&home);
-}
-
 static void file_blobs_are_items_of_their_own(void **state)
 {
     static const char text[] =
@@ -609,7 +407,6 @@ int main(void)
         cmocka_unit_test(a_changed_mapper_is_swapped_in),
         cmocka_unit_test(a_part_lives_while_something_reaches_it),
         cmocka_unit_test(needs_park_and_wake),
-        cmocka_unit_test(slow_calls_end_in_rows),
         cmocka_unit_test(file_blobs_are_items_of_their_own),
         cmocka_unit_test(rebuild_gives_the_same),
         cmocka_unit_test(random_histories_end_equal),

@@ -399,7 +399,9 @@ static void needs_park_wake_and_unmap(void **state)
     struct rf_blobref *refs, key = ref_of("key");
     int64_t after = 0;
     size_t count;
-    uint32_t lane;
+    uint64_t counts[RF_PARK_KIND_COUNT];
+    uint32_t lane, attempts = 0;
+    bool parked;
 
     (void)state;
     fixture_init(&f);
@@ -412,23 +414,31 @@ static void needs_park_wake_and_unmap(void **state)
     CHECK(rf_sink_begin(f.sink, lane, "", &err));
     put(f.sink, &item);
     CHECK(rf_sink_commit(f.sink, "1", &err));
-    CHECK(rf_sink_parks(f.sink, lane, RF_PARK_NEED, &after, parks, 4, &count, &err));
+    CHECK(rf_sink_parks(f.sink, lane, 0, RF_PARK_NEED, &after, parks, 4, &count, &err));
     assert_int_equal(count, 1);
     assert_string_equal(parks[0].key, item.key);
     assert_int_equal(parks[0].seq, 1);
     assert_true(rf_blobref_equal(&parks[0].ref, &item.ref));
     CHECK(rf_sink_park_needs(f.sink, lane, &parks[0], &f.arena, &refs, &count, &err));
     assert_int_equal(count, 1);
+    CHECK(rf_sink_is_parked(f.sink, lane, 0, item.key, &parked, &attempts, &err));
+    assert_false(parked); /* what waits for a blob is not for the slow lane */
     assert_true(rf_blobref_equal(&refs[0], &key));
-    CHECK(rf_sink_parks(f.sink, lane, RF_PARK_NEED, &after, parks, 4, &count, &err));
+    CHECK(rf_sink_parks(f.sink, lane, 0, RF_PARK_NEED, &after, parks, 4, &count, &err));
     assert_int_equal(count, 0);
 
     CHECK(rf_sink_begin(f.sink, lane, "1", &err));
     CHECK(rf_sink_arrived(f.sink, &key, &err));
     CHECK(rf_sink_commit(f.sink, "2", &err));
     after = 0;
-    CHECK(rf_sink_parks(f.sink, lane, RF_PARK_READY, &after, parks, 4, &count, &err));
+    CHECK(rf_sink_parks(f.sink, lane, 0, RF_PARK_READY, &after, parks, 4, &count, &err));
     assert_int_equal(count, 1);
+    CHECK(rf_sink_park_counts(f.sink, lane, 0, counts, &err));
+    assert_int_equal(counts[RF_PARK_READY], 1);
+    assert_int_equal(counts[RF_PARK_SLOW] + counts[RF_PARK_NEED], 0);
+    CHECK(rf_sink_is_parked(f.sink, lane, 0, item.key, &parked, &attempts, &err));
+    assert_true(parked);
+    assert_int_equal(attempts, parks[0].attempts);
 
     call = note_call(&buf, 0, "open", 1);
     need.present = true;
@@ -974,12 +984,18 @@ static void position_text(char out[32], size_t at)
 
 static void run_ready(struct model *m, uint32_t lane, size_t at, unsigned version)
 {
-    struct rf_sink_park parks[64];
+    struct rf_sink_park parks[MAPPERS * 64];
     char position[32];
-    int64_t after = 0;
-    size_t count;
+    size_t count = 0;
 
-    CHECK(rf_sink_parks(m->f.sink, lane, RF_PARK_READY, &after, parks, 64, &count, &err));
+    for (uint16_t mapper = 0; mapper < MAPPERS; mapper++) {
+        int64_t after = 0;
+        size_t more;
+
+        CHECK(rf_sink_parks(m->f.sink, lane, mapper, RF_PARK_READY, &after, parks + count, 64,
+                            &more, &err));
+        count += more;
+    }
     if (!count)
         return;
     position_text(position, at);

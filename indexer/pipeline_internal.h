@@ -1,0 +1,111 @@
+/*
+ * pipeline_internal.h - what the files of the pipeline share
+ *
+ *   pipeline.c        changes in, rows out, batch by batch
+ *   pipeline_parks.c  the slow lane: what is parked is mapped again
+ */
+#ifndef RF_INDEXER_PIPELINE_INTERNAL_H
+#define RF_INDEXER_PIPELINE_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "indexer/pipeline.h"
+#include "indexer/unit.h"
+
+#define RF_LANE_MAPPERS_MAX 64u /* of a lane; the pool's maximum of one item */
+#define RF_SHUFFLE_BLOCK 512u   /* changes mapped in another order together */
+#define RF_SLOW_MAX 16u         /* parks under way */
+
+struct rf_queue {
+    struct rf_unit *head, **tail;
+    size_t count;
+};
+
+/* An item on the way from a stored blob to a parked part. */
+struct rf_fetch_step {
+    char key[RF_ITEM_KEY_SIZE];
+    uint16_t mapper; /* who cut it out of the item above it */
+    bool inlined;    /* its bytes were made, else they are this range: */
+    uint64_t offset, size;
+};
+
+/*
+ * A part whose bytes a mapper made is had again by fetching: the item above it is mapped by who
+ * made it, nothing of that is written, and its parts are looked through for those that are parked.
+ */
+struct rf_fetch {
+    struct rf_unit *unit;        /* under way, in `slow` too; NULL: none */
+    struct rf_fetch_step *steps; /* owned; the last is the parked part */
+    size_t step_count, at;       /* the unit's parts are looked through for steps[at] */
+    struct rf_sink_park park;    /* for whose sake */
+    bool mapped;                 /* its result, or why there is none, is known */
+    bool reading;                /* reader is set up */
+    bool met;                    /* the parked part was among them */
+    struct rf_output_reader reader;
+    uint16_t mapper;             /* of the part at hand: the mapper to look at next */
+    bool waiting[RF_LANE_MAPPERS_MAX]; /* mappers with parks */
+};
+
+struct rf_batch {
+    uint64_t number;
+    size_t changes;     /* read into it */
+    size_t outstanding; /* units of it that are not DONE */
+    bool closed;        /* nothing more is read into it */
+    bool parked_need;   /* parks wait for blobs: ask the store again after the commit */
+    int64_t started_us; /* monotonic, of its first change */
+    struct rf_cursor to; /* of its last change; seq 0: it has none */
+};
+
+struct rf_pipeline {
+    struct rf_pipeline_options options;
+    struct rf_pipeline_mapper mappers[RF_LANE_MAPPERS_MAX];
+    _Atomic(struct rf_feed *) feed;
+    atomic_int waking;             /* callers of rf_pipeline_wake that may hold feed */
+    bool broken;                   /* abandoned: read again from the position */
+    bool has_seen;                 /* rf_pipeline_wait took `seen` from the feed */
+    struct rf_change seen;
+    struct rf_batch current, next;
+    bool open;                     /* a transaction is open for the current batch */
+    char position[RF_POSITION_SIZE];
+    uint64_t position_seq;
+    struct rf_queue queued;        /* QUEUED: waiting for room in the pool */
+    struct rf_queue ready[2];      /* READY: of the current batch or of none; of the next */
+    struct rf_queue expanding;     /* WRITTEN with parts left */
+    struct rf_unit *shuffle[RF_SHUFFLE_BLOCK];
+    size_t shuffled;
+    uint64_t random;
+    struct rf_unit *all;           /* under way, in no order */
+    size_t units, bytes;           /* of them */
+    size_t batch_units;            /* of them that belong to a batch */
+    bool at_end;                   /* the last look found no more changes */
+    struct rf_unit *slow[RF_SLOW_MAX]; /* parks under way; held */
+    size_t slow_count;
+    struct rf_fetch fetch;
+    uint16_t turn;                 /* the mapper whose parks are looked at first */
+    bool parks_dirty;              /* there may be parks to work on */
+    bool needs_checked;            /* need parks were looked up in the store since open */
+    struct rf_arena scratch;
+    int64_t told_us;               /* when progress was last told */
+};
+
+/* ---- pipeline.c ---- */
+
+/* A unit comes under way; batch NULL: it resolves a park and holds up no batch. */
+void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch);
+/* The pipeline is through with a unit. */
+void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit);
+/* A transaction for what is to be written. */
+RF_MUST_USE enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err);
+
+/* ---- pipeline_parks.c ---- */
+
+/* Keep the slow lane busy; *left is false when there is nothing to start or under way. */
+RF_MUST_USE enum rf_status rf_parks_start(struct rf_pipeline *p, bool *left, struct rf_error *err);
+/* Go on with a fetch whose result is there; *went: something was done. */
+RF_MUST_USE enum rf_status rf_parks_fetch(struct rf_pipeline *p, bool *went, struct rf_error *err);
+/* Let go of the fetch; its park remains. */
+void rf_parks_drop_fetch(struct rf_pipeline *p);
+/* Ask the store again for what need parks wait for: it may have come since they were made. */
+RF_MUST_USE enum rf_status rf_parks_check_needs(struct rf_pipeline *p, struct rf_error *err);
+
+#endif
