@@ -35,6 +35,7 @@
 struct rf_index {
     struct rf_index_options options;
     struct rf_store *store;
+    struct rf_unit_reader reader;
     struct rf_sink *sink;
     struct rf_pool *pool;
     struct rf_brake *brake;
@@ -348,6 +349,7 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
         rf_arena_alloc(&index->arena, (lane->mapper_count + 1) * sizeof *mappers);
     struct rf_pipeline_options options = {
         .store = index->store,
+        .reader = &index->reader,
         .pool = index->pool,
         .sink = index->sink,
         .brake = index->brake,
@@ -395,7 +397,7 @@ static enum rf_status read_item(void *user, struct rf_item *item, uint64_t offse
 {
     struct rf_index *index = user;
 
-    return rf_pipeline_read_item(index->store, item, offset, out, size, got, err);
+    return rf_pipeline_read_item(&index->reader, item, offset, out, size, got, err);
 }
 
 static enum rf_status need_stat(void *user, const struct rf_blobref *ref, uint64_t *size,
@@ -514,6 +516,7 @@ static enum rf_status open_parts(struct rf_index *index, struct rf_error *err)
     if (getrandom(&sink.writer_token, sizeof sink.writer_token, 0) != sizeof sink.writer_token)
         return rf_error_set(err, RF_IO, "the system gives no random numbers");
     status = rf_store_open(&index->store, o->store_url, &store, err);
+    index->reader.store = index->store;
     if (status == RF_OK)
         status = rf_sink_open(&index->sink, o->sink_url, &sink, err);
     if (status == RF_OK)
@@ -596,6 +599,7 @@ void rf_index_close(struct rf_index *index)
     rf_brake_free(index->brake);
     rf_pool_close(index->pool);
     rf_sink_close(index->sink);
+    rf_unit_reader_release(&index->reader);
     rf_store_close(index->store);
     rf_arena_release(&index->lanes_arena);
     rf_arena_release(&index->arena);

@@ -5,6 +5,7 @@
 #define RF_INDEXER_INDEX_INTERNAL_H
 
 #include "indexer/index.h"
+#include "indexer/unit.h"
 
 #define PATH_MAX_FACT 4200 /* "mapper:" and a path */
 
@@ -16,8 +17,8 @@ RF_MUST_USE enum rf_status rf_index_open_with(struct rf_index **out,
                                               uint64_t until_seq, struct rf_error *err);
 
 /* Read from the content of an item that a pipeline lent to the pool. */
-RF_MUST_USE enum rf_status rf_pipeline_read_item(struct rf_store *store, struct rf_item *item,
-                                                 uint64_t offset, void *out, size_t size,
-                                                 size_t *got, struct rf_error *err);
+RF_MUST_USE enum rf_status rf_pipeline_read_item(struct rf_unit_reader *reader,
+                                                 struct rf_item *item, uint64_t offset, void *out,
+                                                 size_t size, size_t *got, struct rf_error *err);
 
 #endif

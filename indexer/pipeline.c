@@ -285,7 +285,7 @@ static enum rf_status unit_of_change(struct rf_pipeline *p, const struct rf_chan
         rf_buf_init(&whole, RF_BLOB_INLINE_MAX);
         status = rf_store_get(p->options.store, &change->ref, &whole, &why);
         if (status == RF_OK)
-            status = rf_unit_from_blob(out, p->options.store, &stat,
+            status = rf_unit_from_blob(out, p->options.reader, &stat,
                                        rf_bytes(whole.data ? whole.data : (const uint8_t *)"",
                                                 whole.size), err);
         rf_buf_release(&whole);
@@ -293,7 +293,7 @@ static enum rf_status unit_of_change(struct rf_pipeline *p, const struct rf_chan
         if (change->size <= RF_BLOB_INLINE_MAX)
             status = rf_feed_blob(p->feed, &bytes, &why);
         if (status == RF_OK)
-            status = rf_unit_from_blob(out, p->options.store, &stat, bytes, err);
+            status = rf_unit_from_blob(out, p->options.reader, &stat, bytes, err);
     }
     if (status == RF_NOT_FOUND) /* a tombstone follows */
         return RF_OK;
@@ -655,7 +655,7 @@ static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
 {
     struct rf_part_spec spec = spec_of(record);
     enum rf_status status =
-        rf_unit_hash_part(p->options.store, unit, &spec, &part->ref, part->key, err);
+        rf_unit_hash_part(p->options.reader, unit, &spec, &part->ref, part->key, err);
     bool known = false;
 
     *keep = status == RF_OK;
@@ -889,7 +889,7 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
     if (status != RF_OK)
         return status;
     spec = spec_of(&record);
-    status = rf_unit_hash_part(p->options.store, unit, &spec, &ref, key, err);
+    status = rf_unit_hash_part(p->options.reader, unit, &spec, &ref, key, err);
     if (status == RF_NOT_FOUND || status == RF_CORRUPT || status == RF_EXISTS) {
         /* It could be read a moment ago and cannot now: begin again from the committed position. */
         rf_error_clear(err);
@@ -897,7 +897,7 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
                             unit->key);
     }
     return status == RF_OK
-               ? rf_unit_from_part(out, p->options.store, unit, &spec, &ref, key, err)
+               ? rf_unit_from_part(out, p->options.reader, unit, &spec, &ref, key, err)
                : status;
 }
 

@@ -59,6 +59,7 @@ struct rf_pipeline_mapper {
 
 struct rf_pipeline_options {
     struct rf_store *store;
+    struct rf_unit_reader *reader; /* of that store; shared by the lanes of an index */
     struct rf_pool *pool;
     struct rf_sink *sink;
     struct rf_brake *brake;

@@ -156,7 +156,7 @@ static enum rf_status unit_of_stored(struct rf_pipeline *p, const struct rf_blob
         status = rf_store_get(p->options.store, ref, &whole, err);
     if (status == RF_OK)
         status = rf_unit_from_blob(
-            out, p->options.store, &stat,
+            out, p->options.reader, &stat,
             stat.size <= RF_BLOB_INLINE_MAX
                 ? rf_bytes(whole.data ? whole.data : (const uint8_t *)"", whole.size)
                 : rf_bytes(NULL, 0),
@@ -227,7 +227,8 @@ static enum rf_status cut_ranges(struct rf_pipeline *p, const struct rf_fetch_st
             break;
         status = ref_of(step->key, &ref, err);
         if (status == RF_OK)
-            status = rf_unit_from_part(&part, p->options.store, above, &spec, &ref, step->key, err);
+            status = rf_unit_from_part(&part, p->options.reader, above, &spec, &ref, step->key,
+                                       err);
         if (status == RF_OK) {
             *unit = part;
             rf_unit_release(above); /* the part holds it */
@@ -366,7 +367,7 @@ static enum rf_status fetch_below(struct rf_pipeline *p, const struct rf_part_sp
     struct rf_fetch *fetch = &p->fetch;
     struct rf_unit *above = fetch->unit, *part;
     enum rf_status status =
-        rf_unit_from_part(&part, p->options.store, above, spec, ref, key, err);
+        rf_unit_from_part(&part, p->options.reader, above, spec, ref, key, err);
 
     if (status != RF_OK)
         return status;
@@ -405,7 +406,7 @@ static enum rf_status start_parked(struct rf_pipeline *p, const struct rf_part_s
             *held = true;
             return RF_OK;
         }
-        status = rf_unit_from_part(&part, p->options.store, fetch->unit, spec, ref, key, err);
+        status = rf_unit_from_part(&part, p->options.reader, fetch->unit, spec, ref, key, err);
         if (status == RF_OK)
             start_unit(p, part, fetch->mapper, attempts);
     }
@@ -423,7 +424,7 @@ static enum rf_status look_at_part(struct rf_pipeline *p, const struct rf_record
     struct rf_blobref ref;
     char key[RF_ITEM_KEY_SIZE];
     enum rf_status status =
-        rf_unit_hash_part(p->options.store, fetch->unit, &spec, &ref, key, &why);
+        rf_unit_hash_part(p->options.reader, fetch->unit, &spec, &ref, key, &why);
 
     if (status == RF_EXISTS)
         return RF_OK;

@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PIECE_MIN ((size_t)128 << 10) /* bytes a reader keeps of a content, at first */
+#define PIECE_MAX ((size_t)1 << 20)   /* and while it is read in order */
 #define SCHEMA_SIZE_MAX ((size_t)64 << 20) /* bytes of one file blob: 700,000 chunks */
 
 static void *must(void *memory)
@@ -65,7 +67,8 @@ size_t rf_unit_bytes(const struct rf_unit *unit)
 }
 
 /* Name the content blob of a file that is not there. */
-static void find_missing(struct rf_store *store, struct rf_unit *unit, const struct rf_unit *root)
+static void find_missing(struct rf_unit_reader *reader, struct rf_unit *unit,
+                         const struct rf_unit *root)
 {
     struct rf_stat stat;
 
@@ -74,7 +77,7 @@ static void find_missing(struct rf_store *store, struct rf_unit *unit, const str
         return;
     }
     for (size_t i = 0; i < root->file->part_count; i++) {
-        if (rf_store_stat(store, &root->file->parts[i].ref, &stat, NULL) == RF_NOT_FOUND) {
+        if (rf_store_stat(reader->store, &root->file->parts[i].ref, &stat, NULL) == RF_NOT_FOUND) {
             unit->missing = root->file->parts[i].ref;
             return;
         }
@@ -84,7 +87,86 @@ static void find_missing(struct rf_store *store, struct rf_unit *unit, const str
         unit->missing = root->file->parts[0].ref;
 }
 
-enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *unit, uint64_t offset,
+static enum rf_status read_root(struct rf_unit_reader *reader, const struct rf_unit *root,
+                                uint64_t offset, void *out, size_t size, size_t *got,
+                                struct rf_error *err)
+{
+    return root->file
+               ? rf_file_read(reader->store, root->file, offset, out, size, got, err)
+               : rf_store_read(reader->store, &root->item.ref, offset, out, size, got, err);
+}
+
+/* The piece that holds an offset of a root, or ends just before it; else the one unused longest. */
+static struct rf_unit_piece *piece_at(struct rf_unit_reader *reader, const struct rf_blobref *ref,
+                                      uint64_t offset)
+{
+    struct rf_unit_piece *oldest = &reader->pieces[0];
+
+    for (size_t i = 0; i < sizeof reader->pieces / sizeof reader->pieces[0]; i++) {
+        struct rf_unit_piece *piece = &reader->pieces[i];
+        if (piece->ref.algo && offset >= piece->offset &&
+            offset <= piece->offset + piece->size && rf_blobref_equal(&piece->ref, ref))
+            return piece;
+        if (piece->used < oldest->used)
+            oldest = piece;
+    }
+    oldest->ref = (struct rf_blobref){0};
+    oldest->size = 0;
+    return oldest;
+}
+
+/* Fill a piece from offset on: twice what it held when it goes on in order. */
+static bool fill_piece(struct rf_unit_reader *reader, struct rf_unit_piece *piece,
+                       const struct rf_unit *root, uint64_t offset, size_t size)
+{
+    size_t want = piece->ref.algo ? 2 * piece->size : PIECE_MIN, got = 0;
+    uint64_t left = (root->file ? root->file->size : root->item.size) - offset;
+
+    want = want < PIECE_MIN ? PIECE_MIN : want > PIECE_MAX ? PIECE_MAX : want;
+    if (want < size)
+        want = size;
+    if (want > left)
+        want = (size_t)left;
+    if (piece->capacity < want) {
+        free(piece->bytes);
+        piece->capacity = want;
+        piece->bytes = must(malloc(want));
+    }
+    piece->ref = (struct rf_blobref){0};
+    if (read_root(reader, root, offset, piece->bytes, want, &got, NULL) != RF_OK || got < size)
+        return false;
+    piece->ref = root->item.ref;
+    piece->offset = offset;
+    piece->size = got;
+    return true;
+}
+
+/* Read from the pieces. False: the read is large, or a piece cannot be had, though the read itself
+ * may succeed, since a piece reaches further. */
+static bool read_ahead(struct rf_unit_reader *reader, const struct rf_unit *root, uint64_t offset,
+                       void *out, size_t size)
+{
+    struct rf_unit_piece *piece;
+
+    if (size > PIECE_MAX / 2)
+        return false;
+    piece = piece_at(reader, &root->item.ref, offset);
+    if ((!piece->ref.algo || offset + size > piece->offset + piece->size) &&
+        !fill_piece(reader, piece, root, offset, size))
+        return false;
+    piece->used = ++reader->clock;
+    memcpy(out, piece->bytes + (offset - piece->offset), size);
+    return true;
+}
+
+void rf_unit_reader_release(struct rf_unit_reader *reader)
+{
+    for (size_t i = 0; i < sizeof reader->pieces / sizeof reader->pieces[0]; i++)
+        free(reader->pieces[i].bytes);
+    *reader = (struct rf_unit_reader){0};
+}
+
+enum rf_status rf_unit_read(struct rf_unit_reader *reader, struct rf_unit *unit, uint64_t offset,
                             void *out, size_t size, size_t *got, struct rf_error *err)
 {
     struct rf_unit *root = unit->root;
@@ -101,12 +183,13 @@ enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *unit, uint64
         *got = size;
         return RF_OK;
     }
-    if (root->file)
-        status = rf_file_read(store, root->file, unit->base + offset, out, size, got, err);
-    else
-        status = rf_store_read(store, &root->item.ref, unit->base + offset, out, size, got, err);
+    if (read_ahead(reader, root, unit->base + offset, out, size)) {
+        *got = size;
+        return RF_OK;
+    }
+    status = read_root(reader, root, unit->base + offset, out, size, got, err);
     if (status == RF_NOT_FOUND)
-        find_missing(store, unit, root);
+        find_missing(reader, unit, root);
     else if (status == RF_OK && *got != size)
         status = rf_error_set(err, RF_CORRUPT, "content of '%s' ends %" PRIu64 " bytes early",
                               root->key, (uint64_t)(size - *got));
@@ -114,14 +197,14 @@ enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *unit, uint64
 }
 
 /* Read all of a small content into memory of the unit's own. */
-static enum rf_status load_content(struct rf_store *store, struct rf_unit *unit,
+static enum rf_status load_content(struct rf_unit_reader *reader, struct rf_unit *unit,
                                    struct rf_error *err)
 {
     uint8_t *memory = must(malloc(unit->item.size ? (size_t)unit->item.size : 1));
     enum rf_status status;
     size_t got = 0;
 
-    status = rf_unit_read(store, unit, 0, memory, (size_t)unit->item.size, &got, err);
+    status = rf_unit_read(reader, unit, 0, memory, (size_t)unit->item.size, &got, err);
     if (status != RF_OK) {
         free(memory);
         return status;
@@ -154,7 +237,7 @@ static enum rf_status settle_content(struct rf_unit *unit, enum rf_status status
 }
 
 /* A file blob: its name, and its content joined. */
-static enum rf_status make_file(struct rf_unit *unit, struct rf_store *store,
+static enum rf_status make_file(struct rf_unit *unit, struct rf_unit_reader *reader,
                                 struct rf_error *err)
 {
     const struct rf_file *file = unit->file;
@@ -168,11 +251,11 @@ static enum rf_status make_file(struct rf_unit *unit, struct rf_store *store,
     if (file->part_count == 1)
         unit->item.content_ref = file->parts[0].ref;
     if (file->size <= RF_CONTENT_INLINE_MAX)
-        status = load_content(store, unit, &why);
+        status = load_content(reader, unit, &why);
     return settle_content(unit, status, &why, err);
 }
 
-static enum rf_status make_schema(struct rf_unit *unit, struct rf_store *store,
+static enum rf_status make_schema(struct rf_unit *unit, struct rf_unit_reader *reader,
                                   struct rf_bytes bytes, struct rf_error *err)
 {
     enum rf_schema_kind kind = RF_SCHEMA_NONE;
@@ -191,14 +274,14 @@ static enum rf_status make_schema(struct rf_unit *unit, struct rf_store *store,
         return settle_content(unit, status, &why, err);
     }
     if (kind == RF_SCHEMA_FILE)
-        return make_file(unit, store, err);
+        return make_file(unit, reader, err);
     unit->file = NULL; /* trees and refs join files; they are no items */
     unit->kind = RF_UNIT_ARRIVED;
     return RF_OK;
 }
 
 /* The bytes of a large blob that starts as a schema blob does. */
-static enum rf_status load_large_schema(struct rf_unit *unit, struct rf_store *store,
+static enum rf_status load_large_schema(struct rf_unit *unit, struct rf_unit_reader *reader,
                                         struct rf_error *err)
 {
     struct rf_error why = {0};
@@ -206,31 +289,32 @@ static enum rf_status load_large_schema(struct rf_unit *unit, struct rf_store *s
     enum rf_status status;
 
     rf_buf_init(&whole, SCHEMA_SIZE_MAX);
-    status = rf_store_get(store, &unit->item.ref, &whole, &why);
+    status = rf_store_get(reader->store, &unit->item.ref, &whole, &why);
     if (status == RF_OK)
-        status = make_schema(unit, store, rf_buf_bytes(&whole), err);
+        status = make_schema(unit, reader, rf_buf_bytes(&whole), err);
     else
         status = settle_content(unit, status, &why, err);
     rf_buf_release(&whole);
     return status;
 }
 
-static enum rf_status make_large(struct rf_unit *unit, struct rf_store *store,
+static enum rf_status make_large(struct rf_unit *unit, struct rf_unit_reader *reader,
                                  struct rf_error *err)
 {
     struct rf_error why = {0};
     uint8_t head[32];
     size_t got = 0;
-    enum rf_status status = rf_store_read(store, &unit->item.ref, 0, head, sizeof head, &got, &why);
+    enum rf_status status =
+        rf_store_read(reader->store, &unit->item.ref, 0, head, sizeof head, &got, &why);
 
     if (status == RF_OK && rf_schema_is(rf_bytes(head, got)))
-        return load_large_schema(unit, store, err);
+        return load_large_schema(unit, reader, err);
     if (status == RF_NOT_FOUND)
         unit->missing = unit->item.ref;
     return settle_content(unit, status, &why, err);
 }
 
-enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_store *store,
+enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_unit_reader *reader,
                                  const struct rf_stat *stat, struct rf_bytes bytes,
                                  struct rf_error *err)
 {
@@ -244,9 +328,9 @@ enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_store *store,
     unit->item.size = stat->size;
     rf_blobref_format(&stat->ref, unit->key);
     if (!bytes.data && stat->size) {
-        status = make_large(unit, store, err);
+        status = make_large(unit, reader, err);
     } else if (rf_schema_is(bytes)) {
-        status = make_schema(unit, store, bytes, err);
+        status = make_schema(unit, reader, bytes, err);
     } else {
         unit->owned = must(malloc(bytes.size ? bytes.size : 1));
         assert(bytes.data || bytes.size == 0);
@@ -273,8 +357,9 @@ static bool equals_ancestor(const struct rf_unit *unit, const struct rf_blobref 
 }
 
 /* Hash a range of the parent's content, in pieces when it is not in memory. */
-static enum rf_status hash_range(struct rf_store *store, struct rf_unit *parent, uint64_t offset,
-                                 uint64_t size, struct rf_blobref *ref, struct rf_error *err)
+static enum rf_status hash_range(struct rf_unit_reader *reader, struct rf_unit *parent,
+                                 uint64_t offset, uint64_t size, struct rf_blobref *ref,
+                                 struct rf_error *err)
 {
     struct rf_hasher *hasher;
     uint8_t *piece;
@@ -288,7 +373,7 @@ static enum rf_status hash_range(struct rf_store *store, struct rf_unit *parent,
     piece = must(malloc(RF_BLOB_BLOCK_SIZE));
     while (size && status == RF_OK) {
         size_t got = 0, want = size < RF_BLOB_BLOCK_SIZE ? (size_t)size : RF_BLOB_BLOCK_SIZE;
-        status = rf_unit_read(store, parent, offset, piece, want, &got, err);
+        status = rf_unit_read(reader, parent, offset, piece, want, &got, err);
         if (status == RF_OK)
             rf_hasher_update(hasher, piece, got);
         offset += got;
@@ -301,7 +386,7 @@ static enum rf_status hash_range(struct rf_store *store, struct rf_unit *parent,
     return status;
 }
 
-enum rf_status rf_unit_hash_part(struct rf_store *store, struct rf_unit *parent,
+enum rf_status rf_unit_hash_part(struct rf_unit_reader *reader, struct rf_unit *parent,
                                  const struct rf_part_spec *spec, struct rf_blobref *ref,
                                  char key[RF_ITEM_KEY_SIZE], struct rf_error *err)
 {
@@ -313,7 +398,7 @@ enum rf_status rf_unit_hash_part(struct rf_store *store, struct rf_unit *parent,
     if (spec->inlined)
         rf_blobref_of(ref, spec->bytes);
     else
-        status = hash_range(store, parent, spec->offset, spec->size, ref, err);
+        status = hash_range(reader, parent, spec->offset, spec->size, ref, err);
     if (status != RF_OK)
         return status;
     if (equals_ancestor(parent, ref))
@@ -327,7 +412,7 @@ enum rf_status rf_unit_hash_part(struct rf_store *store, struct rf_unit *parent,
     return RF_OK;
 }
 
-enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_store *store,
+enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_unit_reader *reader,
                                  struct rf_unit *parent, const struct rf_part_spec *spec,
                                  const struct rf_blobref *ref, const char *key,
                                  struct rf_error *err)
@@ -356,7 +441,7 @@ enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_store *store,
         if (parent->item.content)
             unit->item.content = parent->item.content + spec->offset;
         else if (spec->size <= RF_CONTENT_INLINE_MAX)
-            status = load_content(store, unit, &why);
+            status = load_content(reader, unit, &why);
     }
     status = settle_content(unit, status, &why, err);
     if (status != RF_OK) {
@@ -367,8 +452,9 @@ enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_store *store,
     return RF_OK;
 }
 
-enum rf_status rf_pipeline_read_item(struct rf_store *store, struct rf_item *item, uint64_t offset,
-                                     void *out, size_t size, size_t *got, struct rf_error *err)
+enum rf_status rf_pipeline_read_item(struct rf_unit_reader *reader, struct rf_item *item,
+                                     uint64_t offset, void *out, size_t size, size_t *got,
+                                     struct rf_error *err)
 {
-    return rf_unit_read(store, item->user, offset, out, size, got, err);
+    return rf_unit_read(reader, item->user, offset, out, size, got, err);
 }

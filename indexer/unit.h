@@ -56,6 +56,25 @@ struct rf_unit {
     struct rf_unit *all_next, **all_link; /* among all units under way */
 };
 
+/*
+ * Reads the content of units from a store. A store checks what it reads in whole blocks, of up to
+ * 1 MiB, while parts are small and workers ask by range: the reader keeps a few pieces that were
+ * read last, and reads further ahead the longer a content is read in order. 4 MiB at most; content
+ * never changes, so nothing it keeps goes stale. One thread.
+ */
+struct rf_unit_reader {
+    struct rf_store *store; /* lent */
+    uint64_t clock;
+    struct rf_unit_piece {
+        struct rf_blobref ref; /* of the root whose content it is; algo 0: nothing is kept */
+        uint64_t offset, used;
+        size_t size, capacity;
+        uint8_t *bytes;
+    } pieces[4];
+};
+
+void rf_unit_reader_release(struct rf_unit_reader *reader); /* {.store = store} makes one */
+
 /* A new unit with one holder. */
 struct rf_unit *rf_unit_new(enum rf_unit_kind kind);
 void rf_unit_hold(struct rf_unit *unit);
@@ -66,7 +85,7 @@ size_t rf_unit_bytes(const struct rf_unit *unit);
 
 /* Read from the content of a unit, from memory or from the store. RF_NOT_FOUND: unit->missing
  * names what is not there. */
-RF_MUST_USE enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *unit,
+RF_MUST_USE enum rf_status rf_unit_read(struct rf_unit_reader *reader, struct rf_unit *unit,
                                         uint64_t offset, void *out, size_t size, size_t *got,
                                         struct rf_error *err);
 
@@ -75,18 +94,21 @@ RF_MUST_USE enum rf_status rf_unit_read(struct rf_store *store, struct rf_unit *
  * NULL when it is large. Schema blobs become files, their content in memory when small; a unit of a
  * tree or ref blob is an ARRIVED one. A broken schema blob is a unit with dead set.
  */
-RF_MUST_USE enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_store *store,
+RF_MUST_USE enum rf_status rf_unit_from_blob(struct rf_unit **out,
+                                             struct rf_unit_reader *reader,
                                              const struct rf_stat *stat, struct rf_bytes bytes,
                                              struct rf_error *err);
 
 /* The part of a parent that a range or bytes describe; ref and key are found by hashing it. On
  * failure the parent's missing says what is not there. RF_LIMIT: too deep. RF_EXISTS: it equals
  * its parent or an ancestor and makes no item. */
-RF_MUST_USE enum rf_status rf_unit_hash_part(struct rf_store *store, struct rf_unit *parent,
+RF_MUST_USE enum rf_status rf_unit_hash_part(struct rf_unit_reader *reader,
+                                             struct rf_unit *parent,
                                              const struct rf_part_spec *spec,
                                              struct rf_blobref *ref, char key[RF_ITEM_KEY_SIZE],
                                              struct rf_error *err);
-RF_MUST_USE enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_store *store,
+RF_MUST_USE enum rf_status rf_unit_from_part(struct rf_unit **out,
+                                             struct rf_unit_reader *reader,
                                              struct rf_unit *parent,
                                              const struct rf_part_spec *spec,
                                              const struct rf_blobref *ref, const char *key,

@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define FTS_HASH_ALL (32u << 20) /* bytes of all full-text tables' write buffers together */
+#define FTS_HASH_ALL (16u << 20) /* bytes of all full-text tables' write buffers together */
 #define FTS_HASH_MIN (1u << 20)
 #define DROP_SLICE 20000         /* rows of a bookkeeping table per transaction */
 #define LANE_ARENA_MAX (64u << 20)
