@@ -18,33 +18,34 @@ void rf_chunker_init(struct rf_chunker *chunker)
     }
 }
 
-/* Go on from at to end. True with *at behind the first byte after which the bits above shift are
- * zero; false with *at at end when there is none. */
-static bool roll(const struct rf_chunker *chunker, const uint8_t *data, size_t *at, size_t end,
-                 unsigned shift, uint64_t *hash)
+/* Go on up to end. True with look->at behind the first byte after which the bits above shift are
+ * zero; false with it at end, or where it was behind it, when there is none. */
+static bool roll(const struct rf_chunker *chunker, struct rf_chunk_look *look, const uint8_t *data,
+                 size_t end, unsigned shift)
 {
-    uint64_t h = *hash;
-    size_t i = *at;
+    uint64_t hash = look->hash;
+    size_t at = look->at;
     bool found = false;
 
-    while (i < end && !found) {
-        h = (h << 1) + chunker->gear[data[i++]];
-        found = h >> shift == 0;
+    while (at < end && !found) {
+        hash = (hash << 1) + chunker->gear[data[at++]];
+        found = hash >> shift == 0;
     }
-    *hash = h;
-    *at = i;
+    look->hash = hash;
+    look->at = at;
     return found;
 }
 
-size_t rf_chunk_cut(const struct rf_chunker *chunker, struct rf_bytes content)
+size_t rf_chunk_find(const struct rf_chunker *chunker, struct rf_chunk_look *look,
+                     struct rf_bytes content)
 {
     size_t end = content.size < RF_CHUNK_MAX ? content.size : RF_CHUNK_MAX;
-    size_t normal = end < RF_CHUNK_NORMAL ? end : RF_CHUNK_NORMAL, at = RF_CHUNK_MIN;
-    uint64_t hash = 0;
+    size_t normal = end < RF_CHUNK_NORMAL ? end : RF_CHUNK_NORMAL;
 
-    if (end <= RF_CHUNK_MIN)
-        return end;
-    if (!roll(chunker, content.data, &at, normal, HARD_SHIFT, &hash))
-        (void)roll(chunker, content.data, &at, end, EASY_SHIFT, &hash);
-    return at;
+    if (look->at < RF_CHUNK_MIN)
+        look->at = RF_CHUNK_MIN;
+    if (roll(chunker, look, content.data, normal, HARD_SHIFT) ||
+        roll(chunker, look, content.data, end, EASY_SHIFT))
+        return look->at;
+    return end == RF_CHUNK_MAX ? end : 0;
 }

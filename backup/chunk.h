@@ -20,8 +20,15 @@ struct rf_chunker {
 
 void rf_chunker_init(struct rf_chunker *chunker);
 
-/* Bytes of the first chunk of content, of which at least RF_CHUNK_MAX bytes, or all that is left,
- * are given. 0 only when nothing is. */
-size_t rf_chunk_cut(const struct rf_chunker *chunker, struct rf_bytes content);
+/* How far a chunk has been looked through; {0} at its start. */
+struct rf_chunk_look {
+    size_t at;
+    uint64_t hash;
+};
+
+/* Bytes of the chunk that content begins with; 0 when its end has not come yet: call again with
+ * more of the same content, as long as there is more (else it is all that is left). */
+size_t rf_chunk_find(const struct rf_chunker *chunker, struct rf_chunk_look *look,
+                     struct rf_bytes content);
 
 #endif

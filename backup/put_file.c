@@ -4,10 +4,16 @@
  * Parts first, the file blob last: whoever sees the file blob finds its parts. A file may change
  * while it is read; then its size or one of its times differs afterwards, and everything is read
  * again (parts of the first try are content like any other; what is equal is found by the next).
+ *
+ * A part costs a wait for the disk, so a few chunks of a file are on their way at the same time
+ * while the next one is read; they are counted in the order of the file.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,14 +22,28 @@
 #include "core/control.h"
 
 #define TRIES 3
+#define CHUNKS_MAX 4
+#define READ_STEP ((size_t)256 << 10) /* bytes read at once, and at most too many, for a chunk */
+
+/* A place for a chunk on its way into the store. */
+struct chunk {
+    struct rf_act act;
+    sem_t answered;
+    bool under_way;
+    uint8_t *bytes; /* RF_CHUNK_MAX; made when the place is used first */
+    uint64_t offset;
+};
 
 struct put {
     struct rf_store *store;
     struct rf_put_file_options options;
     const char *path;
     int fd;
-    struct rf_chunker *chunker; /* made for a file above RF_CHUNK_FROM */
-    uint8_t *window;            /* RF_CHUNK_MAX bytes */
+    struct rf_chunker *chunker; /* made for a file above RF_CHUNK_FROM, as is */
+    uint8_t *carry;             /* what was read of the chunk behind the last one cut, */
+    size_t carried;             /* and how many bytes that are */
+    struct chunk chunks[CHUNKS_MAX];
+    int places; /* chunks that may be under way */
     struct rf_file_part *parts;
     size_t part_count, part_capacity;
     uint64_t stored;
@@ -88,14 +108,15 @@ static enum rf_status take(struct put *put, struct rf_bytes bytes, bool part,
     return status;
 }
 
-/* The window holds *have bytes of what stands at offset: read on until it holds size. RF_END: the
- * file ends before that, so it became shorter. */
-static enum rf_status fill(struct put *put, uint64_t offset, size_t *have, size_t size)
+/* bytes holds *have of what stands at offset: read on until it holds size. RF_END: the file ends
+ * before that, so it became shorter. */
+static enum rf_status fill(struct put *put, uint8_t *bytes, uint64_t offset, size_t *have,
+                           size_t size)
 {
     ssize_t got;
 
     while (*have < size) {
-        got = pread(put->fd, put->window + *have, size - *have, (off_t)(offset + *have));
+        got = pread(put->fd, bytes + *have, size - *have, (off_t)(offset + *have));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -107,22 +128,18 @@ static enum rf_status fill(struct put *put, uint64_t offset, size_t *have, size_
     return RF_OK;
 }
 
-/* The window's first bytes as the next part. */
-static enum rf_status put_part(struct put *put, uint64_t offset, size_t size)
-{
-    struct rf_blobref ref;
-    enum rf_put_outcome outcome;
-    enum rf_status status = take(put, rf_bytes(put->window, size), true, &ref, &outcome);
-
-    return status == RF_OK ? keep_part(put, &ref, offset, size, outcome) : status;
-}
-
 static enum rf_status put_small(struct put *put, uint64_t size)
 {
+    uint8_t *bytes = malloc((size_t)size);
+    struct rf_blobref ref;
+    enum rf_put_outcome outcome;
     size_t have = 0;
-    enum rf_status status = fill(put, 0, &have, (size_t)size);
+    enum rf_status status = bytes ? fill(put, bytes, 0, &have, (size_t)size) : no_memory(put);
 
-    return status == RF_OK ? put_part(put, 0, (size_t)size) : status;
+    if (status == RF_OK)
+        status = take(put, rf_bytes(bytes, (size_t)size), true, &ref, &outcome);
+    free(bytes);
+    return status == RF_OK ? keep_part(put, &ref, 0, size, outcome) : status;
 }
 
 /* One part for the whole file, by way of the kernel where the store can. */
@@ -147,31 +164,168 @@ static enum rf_status put_whole(struct put *put, uint64_t size)
     return status == RF_OK ? keep_part(put, &ref, 0, size, outcome) : status;
 }
 
-static enum rf_status put_chunks(struct put *put, uint64_t size)
-{
-    enum rf_status status;
-    uint64_t offset = 0;
-    size_t have = 0, cut, want;
+/* ---- chunks ---- */
 
-    if (!put->chunker) {
-        put->chunker = malloc(sizeof *put->chunker);
-        if (!put->chunker)
-            return no_memory(put);
-        rf_chunker_init(put->chunker);
+static void answer(struct rf_act *act)
+{
+    sem_post(act->user);
+}
+
+/* Wait for the chunk that stands first in the file. RF_NOT_FOUND: none is under way. */
+static enum rf_status finish_one(struct put *put)
+{
+    struct chunk *chunk = NULL;
+    struct rf_act *act;
+
+    for (int i = 0; i < CHUNKS_MAX; i++) {
+        if (put->chunks[i].under_way && (!chunk || put->chunks[i].offset < chunk->offset))
+            chunk = &put->chunks[i];
     }
-    while (offset < size) {
-        want = size - offset < RF_CHUNK_MAX ? (size_t)(size - offset) : RF_CHUNK_MAX;
-        if ((status = fill(put, offset, &have, want)) != RF_OK)
-            return status;
-        cut = rf_chunk_cut(put->chunker, rf_bytes(put->window, have));
-        if ((status = put_part(put, offset, cut)) != RF_OK)
-            return status;
-        have -= cut;
-        memmove(put->window, put->window + cut, have);
-        offset += cut;
+    if (!chunk)
+        return RF_NOT_FOUND;
+    while (sem_wait(&chunk->answered) != 0) /* interrupted by a signal */
+        ;
+    sem_destroy(&chunk->answered);
+    chunk->under_way = false;
+    act = &chunk->act;
+    if (act->status != RF_OK)
+        return rf_error_set(put->err, act->status, "%s", act->error.message);
+    return keep_part(put, &act->ref, chunk->offset, act->bytes.size, act->outcome);
+}
+
+/* Wait for all; status is what went wrong before. */
+static enum rf_status finish_all(struct put *put, enum rf_status status)
+{
+    enum rf_status one;
+
+    while ((one = finish_one(put)) != RF_NOT_FOUND) {
+        if (status == RF_OK)
+            status = one;
     }
+    return status;
+}
+
+/* One place more, if there are more to have. */
+static bool add_place(struct put *put)
+{
+    if (put->places == CHUNKS_MAX)
+        return false;
+    if (put->options.spare_chunks && put->places > 0 &&
+        atomic_fetch_sub(put->options.spare_chunks, 1) <= 0) {
+        atomic_fetch_add(put->options.spare_chunks, 1);
+        return false;
+    }
+    put->places++;
+    return true;
+}
+
+/* A place for the next chunk; waits for an earlier one when there is none. */
+static enum rf_status find_place(struct put *put, struct chunk **out)
+{
+    int under_way = 0;
+    enum rf_status status = RF_OK;
+
+    for (int i = 0; i < CHUNKS_MAX; i++)
+        under_way += put->chunks[i].under_way;
+    if (under_way == put->places && !add_place(put))
+        status = finish_one(put);
+    for (int i = 0; i < put->places; i++) {
+        if (!put->chunks[i].under_way)
+            *out = &put->chunks[i];
+    }
+    if (status == RF_OK && !(*out)->bytes) {
+        (*out)->bytes = malloc(RF_CHUNK_MAX);
+        if (!(*out)->bytes)
+            status = no_memory(put);
+    }
+    return status;
+}
+
+/* Read the chunk at offset, of which and behind which there are left bytes in the file. */
+static enum rf_status read_chunk(struct put *put, struct chunk *chunk, uint64_t offset,
+                                 uint64_t left, size_t *size)
+{
+    size_t most = left < RF_CHUNK_MAX ? (size_t)left : RF_CHUNK_MAX, have = put->carried;
+    struct rf_chunk_look look = {0};
+    enum rf_status status = RF_OK;
+
+    memcpy(chunk->bytes, put->carry, have);
+    *size = rf_chunk_find(put->chunker, &look, rf_bytes(chunk->bytes, have));
+    while (status == RF_OK && *size == 0 && have < most) {
+        size_t want = have + READ_STEP < most ? have + READ_STEP : most;
+        status = fill(put, chunk->bytes, offset, &have, want);
+        *size = rf_chunk_find(put->chunker, &look, rf_bytes(chunk->bytes, have));
+    }
+    if (*size == 0)
+        *size = have;
+    put->carried = have - *size;
+    memcpy(put->carry, chunk->bytes + *size, put->carried);
+    return status;
+}
+
+static enum rf_status send(struct put *put, struct chunk *chunk, uint64_t offset, size_t size)
+{
+    struct rf_bytes bytes = rf_bytes(chunk->bytes, size);
+    enum rf_put_outcome outcome;
+    struct rf_blobref ref;
+    enum rf_status status;
+
+    if (put->options.dry_run) {
+        status = take(put, bytes, true, &ref, &outcome);
+        return status == RF_OK ? keep_part(put, &ref, offset, size, outcome) : status;
+    }
+    sem_init(&chunk->answered, 0, 0);
+    chunk->act = (struct rf_act){.part = true, .bytes = bytes, .done = answer,
+                                 .user = &chunk->answered};
+    chunk->offset = offset;
+    chunk->under_way = true;
+    rf_store_submit(put->store, &chunk->act);
     return RF_OK;
 }
+
+static enum rf_status make_chunker(struct put *put)
+{
+    if (put->chunker)
+        return RF_OK;
+    put->chunker = malloc(sizeof *put->chunker);
+    put->carry = malloc(READ_STEP);
+    if (!put->chunker || !put->carry)
+        return no_memory(put);
+    rf_chunker_init(put->chunker);
+    return RF_OK;
+}
+
+static enum rf_status put_chunks(struct put *put, uint64_t size)
+{
+    enum rf_status status = make_chunker(put);
+    struct chunk *chunk = NULL;
+    uint64_t offset = 0;
+    size_t cut;
+
+    put->carried = 0;
+    while (status == RF_OK && offset < size) {
+        status = find_place(put, &chunk);
+        if (status == RF_OK)
+            status = read_chunk(put, chunk, offset, size - offset, &cut);
+        if (status == RF_OK)
+            status = send(put, chunk, offset, cut);
+        if (status == RF_OK)
+            offset += cut;
+    }
+    return finish_all(put, status);
+}
+
+static void release_chunks(struct put *put)
+{
+    for (int i = 0; i < CHUNKS_MAX; i++)
+        free(put->chunks[i].bytes);
+    if (put->options.spare_chunks && put->places > 1)
+        atomic_fetch_add(put->options.spare_chunks, put->places - 1);
+    free(put->chunker);
+    free(put->carry);
+}
+
+/* ---- the file ---- */
 
 static bool is_unchanged(const struct stat *a, const struct stat *b)
 {
@@ -297,9 +451,6 @@ enum rf_status rf_put_file(struct rf_store *store, const char *path, const char 
                             RF_FILE_NAME_MAX);
     if (options)
         put.options = *options;
-    put.window = malloc(RF_CHUNK_MAX);
-    if (!put.window)
-        return no_memory(&put);
     status = open_file(&put);
     if (status == RF_OK)
         status = put_opened(&put, name, &result);
@@ -307,8 +458,7 @@ enum rf_status rf_put_file(struct rf_store *store, const char *path, const char 
         *out = result;
     if (put.fd >= 0)
         close(put.fd);
-    free(put.window);
+    release_chunks(&put);
     free(put.parts);
-    free(put.chunker);
     return status;
 }

@@ -58,6 +58,9 @@ struct rf_put_file_options {
      * May be NULL. */
     void (*progress)(void *user, uint64_t bytes);
     void *user;
+    /* Of all who put files at the same time: how many chunks they may have on their way beyond one
+     * for each. NULL: three, and no others are known. */
+    _Atomic int *spare_chunks;
 };
 
 struct rf_put_file_result {
@@ -68,7 +71,8 @@ struct rf_put_file_result {
 };
 
 /* Store a regular file: content as parts, then the file blob. name is what the file blob calls it:
- * not empty, ".", ".." or with '/'. Memory: 4 MiB and the file blob, whatever the file's size.
+ * not empty, ".", ".." or with '/'. Memory: the file blob, and RF_CHUNK_MAX for each of up to four
+ * chunks on their way, whatever the file's size.
  * RF_INVALID when it is no regular file or changed while being read (3 tries). RF_NOT_FOUND,
  * RF_DENIED, RF_IO: it cannot be read. options may be NULL. */
 RF_MUST_USE enum rf_status rf_put_file(struct rf_store *store, const char *path, const char *name,

@@ -10,9 +10,12 @@
 
 #include "blobstore/blobstore.h"
 
+struct rf_large_acts;
+
 struct rf_store {
     const struct rf_store_ops *ops;
     bool writable;
+    struct rf_large_acts *large_acts; /* of a writable store; blobstore.c's */
 };
 
 struct rf_feed {
@@ -33,7 +36,8 @@ struct rf_store_ops {
     enum rf_status (*info)(struct rf_store *store, struct rf_store_info *out,
                            struct rf_error *err);
 
-    /* act->ref and act->own.size are settled, bytes match the ref, the store is writable. */
+    /* At most RF_BLOB_INLINE_MAX bytes. act->ref and act->own.size are settled, bytes match the
+     * ref, the store is writable. */
     void (*submit)(struct rf_store *store, struct rf_act *act);
 
     enum rf_status (*large_open)(struct rf_large **out, struct rf_store *store,
@@ -46,7 +50,8 @@ struct rf_store_ops {
                                   uint64_t *taken, struct rf_error *err);
     enum rf_status (*large_commit)(struct rf_large *large, const struct rf_blobref *expect,
                                    bool part, struct rf_blobref *out,
-                                   enum rf_put_outcome *outcome, struct rf_error *err);
+                                   enum rf_put_outcome *outcome, uint64_t *seq,
+                                   struct rf_error *err);
     void (*large_close)(struct rf_large *large);
 
     enum rf_status (*stat)(struct rf_store *store, const struct rf_blobref *ref,

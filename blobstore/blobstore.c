@@ -4,7 +4,7 @@
  *
  * To add a backend: fill a struct rf_store_ops and name it in `backends`.
  */
-#include "blobstore/backend.h"
+#include "blobstore/large_acts.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,6 +26,22 @@ static const struct rf_store_ops *const backends[] = {
 
 /* ---- stores ---- */
 
+static enum rf_status open_backend(struct rf_store **out, const struct rf_store_ops *ops,
+                                   const char *path, const struct rf_store_options *options,
+                                   struct rf_error *err)
+{
+    struct rf_store *store = NULL;
+    enum rf_status status = ops->open(&store, path, options, err);
+
+    if (status == RF_OK && store->writable)
+        status = rf_large_acts_open(&store->large_acts, store, err);
+    if (status == RF_OK)
+        *out = store;
+    else if (store)
+        ops->close(store);
+    return status;
+}
+
 enum rf_status rf_store_open(struct rf_store **out, const char *url,
                              const struct rf_store_options *options, struct rf_error *err)
 {
@@ -41,7 +57,7 @@ enum rf_status rf_store_open(struct rf_store **out, const char *url,
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
         if (url[scheme] == ':' && strlen(backends[i]->name) == scheme &&
             memcmp(url, backends[i]->name, scheme) == 0)
-            return backends[i]->open(out, url + scheme + 1, options, err);
+            return open_backend(out, backends[i], url + scheme + 1, options, err);
     }
     return rf_error_set(err, RF_INVALID,
                         "'%s' is not the url of a store: it must start with 'disk:' or 'memory:'",
@@ -50,8 +66,10 @@ enum rf_status rf_store_open(struct rf_store **out, const char *url,
 
 void rf_store_close(struct rf_store *store)
 {
-    if (store)
-        store->ops->close(store);
+    if (!store)
+        return;
+    rf_large_acts_close(store->large_acts);
+    store->ops->close(store);
 }
 
 enum rf_status rf_store_info(struct rf_store *store, struct rf_store_info *out,
@@ -110,8 +128,11 @@ void rf_store_submit(struct rf_store *store, struct rf_act *act)
         answer(act, rf_error_set(&act->error, RF_DENIED, "the store is open for reading only"));
         return;
     }
+    if (!act->is_delete && act->bytes.size > RF_BLOB_INLINE_MAX) {
+        rf_large_acts_submit(store->large_acts, act);
+        return;
+    }
     if (!act->is_delete) {
-        assert(act->bytes.size <= RF_BLOB_INLINE_MAX);
         act->own.size = act->bytes.size;
         if (settle_ref(act) != RF_OK) {
             answer(act, RF_INVALID);
@@ -291,7 +312,8 @@ enum rf_status rf_upload_commit(struct rf_upload *upload, const struct rf_blobre
     if (!upload->large)
         return rf_store_put(upload->store, rf_buf_bytes(&upload->small), expect, part, out,
                             outcome, err);
-    return upload->store->ops->large_commit(upload->large, expect, part, out, outcome, err);
+    return upload->store->ops->large_commit(upload->large, expect, part, out, outcome,
+                                             NULL, err);
 }
 
 void rf_upload_close(struct rf_upload *upload)

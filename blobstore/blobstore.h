@@ -85,14 +85,14 @@ enum rf_put_outcome {
 
 /*
  * One put or delete under way. The caller owns it and its bytes until done was called, exactly
- * once, from the committer's thread (or from rf_store_submit itself when the answer is known);
+ * once, from a thread of the store (or from rf_store_submit itself when the answer is known);
  * done must be quick and must not call into the store, but may free the act.
  */
 struct rf_act {
     /* in */
     bool is_delete;
     bool part;              /* put: flagged as content of a file blob, not an item of its own */
-    struct rf_bytes bytes;  /* put: at most RF_BLOB_INLINE_MAX; larger goes through rf_upload */
+    struct rf_bytes bytes;  /* put: of any size */
     struct rf_blobref ref;  /* delete: which; put: expected, or algo 0 to take what it hashes to */
     void (*done)(struct rf_act *act);
     void *user;
@@ -114,7 +114,8 @@ struct rf_act {
     } own;
 };
 
-/* Hand an act to the committer. Blocks only while its queue is full (8,192 acts or 64 MiB). */
+/* Hand an act to the store. Blocks only while its queue is full (8,192 acts or 64 MiB; of puts
+ * above RF_BLOB_INLINE_MAX 16). */
 void rf_store_submit(struct rf_store *store, struct rf_act *act);
 
 /* Submit and wait. bytes of any size. expect may be NULL. out, outcome may be NULL. */

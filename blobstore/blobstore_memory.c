@@ -258,7 +258,8 @@ static enum rf_status memory_large_write(struct rf_large *base, struct rf_bytes 
 
 static enum rf_status memory_large_commit(struct rf_large *base, const struct rf_blobref *expect,
                                           bool part, struct rf_blobref *out,
-                                          enum rf_put_outcome *outcome, struct rf_error *err)
+                                          enum rf_put_outcome *outcome, uint64_t *seq_out,
+                                          struct rf_error *err)
 {
     struct memory_large *large = (struct memory_large *)base;
     struct rf_bytes bytes = rf_buf_bytes(&large->bytes);
@@ -281,6 +282,8 @@ static enum rf_status memory_large_commit(struct rf_large *base, const struct rf
         *out = ref;
     if (status == RF_OK && outcome)
         *outcome = result;
+    if (status == RF_OK && seq_out)
+        *seq_out = seq;
     return status;
 }
 

@@ -94,7 +94,7 @@ RF_MUST_USE enum rf_status rf_disk_large_clone(struct rf_large *large, int fd, u
 RF_MUST_USE enum rf_status rf_disk_large_commit(struct rf_large *large,
                                                 const struct rf_blobref *expect, bool part,
                                                 struct rf_blobref *out,
-                                                enum rf_put_outcome *outcome,
+                                                enum rf_put_outcome *outcome, uint64_t *seq,
                                                 struct rf_error *err);
 void rf_disk_large_close(struct rf_large *large);
 /* Whether an upload of this ref is being committed. Caller holds claim_lock. */

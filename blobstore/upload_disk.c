@@ -90,32 +90,29 @@ static void wake(struct rf_act *act)
 }
 
 /* Append the record of a payload that is durable in its file, or of nothing but a lift. */
-static enum rf_status append_record(struct rf_disk *disk, const struct rf_blobref *ref,
-                                    uint64_t size, uint32_t life, bool part,
-                                    enum rf_put_outcome *outcome, struct rf_error *err)
+static enum rf_status append_record(struct rf_disk *disk, struct rf_act *act, uint32_t life,
+                                    struct rf_error *err)
 {
     sem_t answered;
-    struct rf_act act = {.ref = *ref, .part = part, .done = wake, .user = &answered};
 
     sem_init(&answered, 0, 0);
-    act.own.large = true;
-    act.own.large_life = life;
-    act.own.size = size;
-    rf_committer_submit(disk->committer, &act);
+    act->done = wake;
+    act->user = &answered; /* cppcheck-suppress autoVariables - answered before we return */
+    act->own.large = true;
+    act->own.large_life = life;
+    rf_committer_submit(disk->committer, act);
     while (sem_wait(&answered) != 0) /* interrupted by a signal */
         ;
     sem_destroy(&answered);
-    if (act.status != RF_OK)
-        return rf_error_set(err, act.status, "%s", act.error.message);
-    *outcome = act.outcome;
-    return RF_OK;
+    return act->status == RF_OK ? RF_OK : rf_error_set(err, act->status, "%s", act->error.message);
 }
 
-/* With the ref claimed: what is missing of {file, record}. */
-static enum rf_status commit_claimed(struct disk_large *large, const struct rf_blobref *ref,
-                                     uint64_t size, bool part, enum rf_put_outcome *outcome,
+/* With the ref claimed: what is missing of {file, record}. *act, with ref, part and size, is
+ * answered. */
+static enum rf_status commit_claimed(struct disk_large *large, struct rf_act *act,
                                      struct rf_error *err)
 {
+    const struct rf_act asked = *act;
     struct rf_disk *disk = large->disk;
     enum rf_status status;
     uint32_t life = 0;
@@ -123,7 +120,8 @@ static enum rf_status commit_claimed(struct disk_large *large, const struct rf_b
     do { /* again only when it was there, and deleted before its turn came */
         struct rf_error cause = {0};
         struct rf_entry was = {0};
-        status = rf_lookup_find(&disk->lookup, ref, &was, NULL, &cause);
+        *act = asked;
+        status = rf_lookup_find(&disk->lookup, &act->ref, &was, NULL, &cause);
         if (status != RF_OK && status != RF_NOT_FOUND)
             return rf_error_set(err, status, "%s", cause.message);
         rf_error_clear(&cause);
@@ -133,7 +131,7 @@ static enum rf_status commit_claimed(struct disk_large *large, const struct rf_b
             status = rf_large_publish(large->writer, life, &cause);
         }
         if (status == RF_OK)
-            status = append_record(disk, ref, size, life, part, outcome, &cause);
+            status = append_record(disk, act, life, &cause);
         if (status != RF_OK && (status != RF_UNAVAILABLE || life > 0))
             return rf_error_set(err, status, "%s", cause.message);
     } while (status != RF_OK);
@@ -142,14 +140,14 @@ static enum rf_status commit_claimed(struct disk_large *large, const struct rf_b
 
 enum rf_status rf_disk_large_commit(struct rf_large *base, const struct rf_blobref *expect,
                                     bool part, struct rf_blobref *out,
-                                    enum rf_put_outcome *outcome, struct rf_error *err)
+                                    enum rf_put_outcome *outcome, uint64_t *seq,
+                                    struct rf_error *err)
 {
     struct disk_large *large = (struct disk_large *)base;
     char text[RF_BLOBREF_SIZE], expected[RF_BLOBREF_SIZE];
-    enum rf_put_outcome result = RF_PUT_NEW;
+    struct rf_act act = {.part = part};
     struct rf_claim claim;
-    uint64_t size;
-    enum rf_status status = rf_large_finish(large->writer, &claim.ref, &size, err);
+    enum rf_status status = rf_large_finish(large->writer, &claim.ref, &act.own.size, err);
 
     if (status != RF_OK)
         return status;
@@ -158,14 +156,19 @@ enum rf_status rf_disk_large_commit(struct rf_large *base, const struct rf_blobr
         rf_blobref_format(expect, expected);
         return rf_error_set(err, RF_INVALID, "content hashes to %s, not to %s", text, expected);
     }
+    act.ref = claim.ref;
     claim_ref(large->disk, &claim);
-    status = commit_claimed(large, &claim.ref, size, part, &result, err);
+    status = commit_claimed(large, &act, err);
     release_ref(large->disk, &claim);
-    if (status == RF_OK && out)
-        *out = claim.ref;
-    if (status == RF_OK && outcome)
-        *outcome = result;
-    return status;
+    if (status != RF_OK)
+        return status;
+    if (out)
+        *out = act.ref;
+    if (outcome)
+        *outcome = act.outcome;
+    if (seq)
+        *seq = act.seq;
+    return RF_OK;
 }
 
 void rf_disk_large_close(struct rf_large *base)

@@ -21,6 +21,7 @@
 
 #define RING_JOBS 1024
 #define WORKERS_MAX 256
+#define SPARE_CHUNKS 8 /* of all files under way, at most 4 MiB each */
 #define STDIN_BLOCK ((size_t)1 << 20)
 
 enum job_state { JOB_FREE, JOB_WAITS, JOB_RUNS, JOB_DONE };
@@ -60,6 +61,7 @@ struct put {
     ino_t home_ino;
     struct rf_progress progress; /* of what is printed */
     _Atomic uint64_t moving;     /* bytes of what is not: files under way */
+    _Atomic int spare_chunks;    /* see rf_put_file_options */
     uint64_t files, present, bytes, stored, skipped[SKIPPED_COUNT];
 
     pthread_mutex_t lock;
@@ -91,7 +93,7 @@ static void note_progress(void *user, uint64_t bytes)
 static void run_job(struct job *job)
 {
     struct rf_put_file_options options = {.dry_run = job->put->dry_run, .progress = note_progress,
-                                          .user = job};
+                                          .user = job, .spare_chunks = &job->put->spare_chunks};
 
     job->status = rf_put_file(job->put->store, job->path, base_name(job->path), &options,
                               &job->result, &job->error);
@@ -560,6 +562,7 @@ int cmd_put(struct rf_cli *cli)
     put->cli = cli;
     put->dry_run = rf_args_flag(&cli->args, "dry-run");
     put->worker_max = (unsigned)jobs;
+    put->spare_chunks = SPARE_CHUNKS;
     put->progress.noun = "file";
     pthread_mutex_init(&put->lock, NULL);
     pthread_cond_init(&put->work, NULL);

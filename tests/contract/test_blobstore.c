@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -405,6 +406,59 @@ static void an_upload_comes_in_pieces(void **state)
         rf_buf_release(&buf);
         free(data);
     }
+}
+
+#define LARGE_ACTS 24 /* more than may wait */
+
+static void count_answer(struct rf_act *act)
+{
+    sem_post(act->user);
+}
+
+/* Acts of any size, equal ones and one that is not what it is said to be among them. */
+static void acts_may_be_large(void **state)
+{
+    struct fixture *f = *state;
+    size_t size = (1u << 20) + 4711;
+    uint8_t *data = noise(size + LARGE_ACTS, 21);
+    struct rf_act *acts = calloc(LARGE_ACTS, sizeof *acts);
+    struct rf_store_info info;
+    struct rf_blobref wrong;
+    unsigned stored = 0, refused = 0;
+    sem_t answers;
+
+    sem_init(&answers, 0, 0);
+    rf_blobref_of(&wrong, rf_bytes_text("wrong"));
+    for (int i = 0; i < LARGE_ACTS; i++) {
+        acts[i] = (struct rf_act){.bytes = rf_bytes(data + i / 2, size), .part = i % 3 == 0,
+                                  .done = count_answer, .user = &answers};
+        if (i == 7)
+            acts[i].ref = wrong;
+        rf_store_submit(f->store, &acts[i]);
+    }
+    for (int i = 0; i < LARGE_ACTS; i++)
+        while (sem_wait(&answers) != 0)
+            continue;
+    for (int i = 0; i < LARGE_ACTS; i++) {
+        struct rf_blobref ref;
+        struct rf_stat stat;
+        rf_blobref_of(&ref, acts[i].bytes);
+        refused += acts[i].status == RF_INVALID;
+        if (acts[i].status != RF_OK)
+            continue;
+        stored += acts[i].outcome == RF_PUT_NEW;
+        assert_true(rf_blobref_equal(&acts[i].ref, &ref));
+        OK(rf_store_stat(f->store, &ref, &stat, &err));
+        assert_true(stat.size == size && acts[i].seq > 0 && acts[i].seq <= stat.seq);
+    }
+    assert_int_equal(refused, 1);
+    assert_int_equal(acts[7].status, RF_INVALID);
+    assert_int_equal(stored, LARGE_ACTS / 2);
+    OK(rf_store_info(f->store, &info, &err));
+    assert_int_equal(info.blobs, LARGE_ACTS / 2);
+    sem_destroy(&answers);
+    free(acts);
+    free(data);
 }
 
 static void an_upload_takes_a_file_descriptor(void **state)
@@ -1033,6 +1087,7 @@ int main(int argc, char **argv)
         BOTH(a_list_is_in_order_and_can_go_on),
         BOTH(a_large_blob_comes_back_whole_and_in_ranges),
         BOTH(an_upload_comes_in_pieces),
+        BOTH(acts_may_be_large),
         BOTH(an_upload_takes_a_file_descriptor),
         BOTH(a_feed_gives_every_change_in_order),
         BOTH(a_cursor_that_does_not_fit_is_refused),

@@ -217,8 +217,23 @@ static size_t reference_cut(const uint8_t *data, size_t size)
     return end;
 }
 
+/* The first chunk's size, of content that is given step bytes more at a time. */
+static size_t cut_by(const struct rf_chunker *chunker, const uint8_t *data, size_t size,
+                     size_t step)
+{
+    struct rf_chunk_look look = {0};
+    size_t have = 0, cut = 0;
+
+    while (cut == 0 && have < size) {
+        have = size - have < step ? size : have + step;
+        cut = rf_chunk_find(chunker, &look, rf_bytes(data, have));
+    }
+    return cut ? cut : size;
+}
+
 static void cuts_by_the_rule(void **state)
 {
+    static const size_t steps[] = {1000, 65536, 262143, 262144, 262145, 1 << 20, 4 << 20};
     size_t size = 12 << 20, at = 0, largest = 0, count = 0;
     uint8_t *data = random_bytes(size, 5);
     struct rf_chunker chunker;
@@ -226,9 +241,11 @@ static void cuts_by_the_rule(void **state)
     (void)state;
     rf_chunker_init(&chunker);
     while (at < size) {
-        size_t cut = rf_chunk_cut(&chunker, rf_bytes(data + at, size - at));
+        size_t cut = cut_by(&chunker, data + at, size - at, size);
         if (count < 3)
             assert_int_equal(cut, reference_cut(data + at, size - at));
+        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+            assert_int_equal(cut, cut_by(&chunker, data + at, size - at, steps[i]));
         assert_true(cut <= RF_CHUNK_MAX && (cut > RF_CHUNK_MIN || at + cut == size));
         largest = cut > largest ? cut : largest;
         at += cut;
@@ -236,9 +253,10 @@ static void cuts_by_the_rule(void **state)
     }
     assert_true(count > 6 && count < 24);
     memset(data, 0, size); /* content without any border */
-    assert_int_equal(rf_chunk_cut(&chunker, rf_bytes(data, size)), reference_cut(data, size));
-    assert_int_equal(rf_chunk_cut(&chunker, rf_bytes(data, 1000)), 1000);
-    assert_int_equal(rf_chunk_cut(&chunker, rf_bytes(NULL, 0)), 0);
+    assert_int_equal(cut_by(&chunker, data, size, size), reference_cut(data, size));
+    assert_int_equal(cut_by(&chunker, data, size, 300000), reference_cut(data, size));
+    assert_int_equal(cut_by(&chunker, data, 1000, 10), 1000);
+    assert_int_equal(cut_by(&chunker, NULL, 0, 1), 0);
     free(data);
 }
 
@@ -260,7 +278,7 @@ static void cuts_the_vector_of_the_format_page(void **state)
     }
     rf_chunker_init(&chunker);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        cut = rf_chunk_cut(&chunker, rf_bytes(data + at, size - at));
+        cut = cut_by(&chunker, data + at, size - at, size);
         assert_int_equal(cut, want[i]);
         at += cut;
     }
@@ -434,6 +452,34 @@ static void progress_moves_within_a_file(void **state)
     free(data);
 }
 
+/* Chunks are on their way at the same time, as many as there are to spare: equal ones are stored
+ * once, and all stand in the file blob in their order. */
+static void chunks_keep_their_order(void **state)
+{
+    static const int spares[] = {0, 1, 3, 100};
+    struct fixture *f = *state;
+    size_t size = 29 << 20;
+    uint8_t *data = random_bytes(size, 12);
+    struct rf_put_file_result result, first = {0};
+
+    memset(data + (4 << 20), 0, 13 << 20); /* some of it without any border */
+    write_file(f, data, size);
+    for (size_t i = 0; i < sizeof spares / sizeof *spares; i++) {
+        _Atomic int spare = spares[i];
+        struct rf_put_file_options options = {.spare_chunks = &spare};
+        assert_int_equal(rf_put_file(f->store, f->file, "a name", &options, &result, NULL), RF_OK);
+        assert_int_equal(spare, spares[i]); /* given back */
+        if (i == 0) {
+            first = result;
+            assert_in_range(result.stored, size - (8 << 20), size - (4 << 20));
+        }
+        assert_true(rf_blobref_equal(&first.ref, &result.ref));
+        assert_true(i == 0 || (result.present && result.stored == 0));
+        expect_content(f, &result, data, size);
+    }
+    free(data);
+}
+
 /* Bytes put in near the front move the borders there and no others. */
 static void an_edit_stores_little(void **state)
 {
@@ -539,6 +585,7 @@ int main(void)
         cmocka_unit_test(cuts_the_vector_of_the_format_page),
         cmocka_unit_test_setup_teardown(files_come_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(progress_moves_within_a_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(chunks_keep_their_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_edit_stores_little, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_no_file_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_that_changes_is_refused, set_up, tear_down),
