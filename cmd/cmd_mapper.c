@@ -408,111 +408,19 @@ static int print_call(struct run *run, const struct rf_call *call, const struct 
 
 /* ---- which item ---- */
 
-/* The bytes of the part with this key among what a call put out. */
-static bool take_made_part(const struct rf_call *call, uint64_t content_size, const char *key,
-                           const char *media, struct rf_mapper_item *out)
+/* A part, as index main knows it; an exit code, told. */
+static int open_part(struct run *run, struct rf_mapper_item *item)
 {
-    struct rf_output_reader reader;
-    struct rf_record record;
-    struct rf_blobref ref;
-    char text[RF_BLOBREF_SIZE];
-    bool found = false;
-
-    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), content_size);
-    while (!found && rf_output_next(&reader, &record, NULL) == RF_OK) {
-        if (record.kind != RF_RECORD_PART || !record.inlined)
-            continue;
-        rf_blobref_of(&ref, record.bytes);
-        rf_blobref_format(&ref, text);
-        found = strncmp(key, text, (size_t)(media - key)) == 0;
-        if (found)
-            rf_mapper_item_bytes(out, record.bytes, NULL, media + 1);
-    }
-    rf_output_release(&reader);
-    return found;
-}
-
-/* A part that its parent's mapper made: the mappers in use map the parent again until one does. */
-static enum rf_status make_part(struct run *run, struct rf_mapper_item *parent, const char *key,
-                                const char *media, struct rf_mapper_item *out,
-                                struct rf_error *err)
-{
-    size_t count;
-    char **paths = rf_mapper_paths(run->cli, &count);
-    bool found = false;
-
-    for (size_t i = 0; i < count && !found && !rf_stop_asked(); i++) {
-        struct rf_result *result = NULL;
-        struct rf_mapper *mapper;
-
-        if (rf_pool_load(run->pool, paths[i], &mapper, NULL) == RF_OK &&
-            rf_mapper_item_map(run->pool, parent, run->store, mapper, &result, NULL) == RF_OK &&
-            result->calls[0].outcome == RF_CALL_ROWS)
-            found = take_made_part(&result->calls[0], parent->item.size, key, media, out);
-        rf_result_free(result);
-    }
-    rf_names_free(paths, count);
-    if (found)
-        return RF_OK;
-    return rf_error_set(err, RF_NOT_FOUND, "no mapper in use makes part '%s' any more", key);
-}
-
-/* The content of a part: cut out of its parent, which may be a part itself. */
-static enum rf_status find_part(struct run *run, struct rf_sink *sink, uint32_t lane,
-                                const char *key, unsigned depth, struct rf_mapper_item *out,
-                                struct rf_error *err)
-{
-    const char *media = strchr(key, ';');
-    struct rf_mapper_item parent;
-    struct rf_sink_origin origin;
-    enum rf_status status;
-
-    if (depth > 32)
-        return rf_error_set(err, RF_LIMIT, "parts are nested deeper than 32");
-    status = rf_sink_origin_of(sink, lane, key, &origin, err);
-    if (status == RF_NOT_FOUND) {
-        rf_error_clear(err);
-        return rf_error_set(err, status, "index '" RF_INDEX_DEFAULT "' knows no part '%s'", key);
-    }
-    if (status)
-        return status;
-    rf_mapper_item_init(&parent);
-    if (origin.parent_kind == RF_SINK_PART)
-        status = find_part(run, sink, lane, origin.parent_key, depth + 1, &parent, err);
-    else
-        status = rf_mapper_item_ref(&parent, run->store, &origin.parent_ref, err);
-    if (status == RF_OK && origin.inlined)
-        status = make_part(run, &parent, key, media, out, err);
-    else if (status == RF_OK)
-        status = rf_mapper_item_part(out, &parent, origin.offset, origin.size, media + 1, err);
-    rf_mapper_item_release(&parent);
-    return status;
-}
-
-static enum rf_status open_part(struct run *run, const char *key, struct rf_mapper_item *out,
-                                struct rf_error *err)
-{
-    struct rf_sink_options options = {0};
-    struct rf_sink_lane *lanes;
     struct rf_index_home index;
-    struct rf_sink *sink = NULL;
-    struct rf_arena arena;
-    enum rf_status status = RF_NOT_FOUND;
-    size_t count = 0;
-    int code;
+    struct rf_mapper_source from = {run->cli, run->store, run->pool, &index};
+    struct rf_error err = {0};
+    int code = RF_EXIT_OK;
 
-    rf_arena_init(&arena, (size_t)256 << 20);
-    if (rf_index_home_init(&index, run->cli, NULL, true, &code))
-        status = rf_sink_open(&sink, index.url, &options, err);
-    if (status == RF_OK)
-        status = rf_sink_lanes(sink, &arena, &lanes, &count, err);
-    if (status == RF_OK)
-        status = count ? find_part(run, sink, lanes[0].id, key, 0, out, err)
-                       : rf_error_set(err, RF_NOT_FOUND, "the index is empty");
-    rf_sink_close(sink);
+    if (rf_index_home_init(&index, run->cli, NULL, true, &code) &&
+        rf_mapper_item_key(item, &from, run->item_word, &err))
+        code = rf_fail(run->cli, &err);
     rf_index_home_release(&index);
-    rf_arena_release(&arena);
-    return status;
+    return code;
 }
 
 /* The item that the second argument means; an exit code, told. */
@@ -523,9 +431,9 @@ static int open_item(struct run *run, struct rf_mapper_item *item)
     struct stat st;
     enum rf_status status;
 
-    if (strchr(run->item_word, ';')) {
-        status = open_part(run, run->item_word, item, &err);
-    } else if (stat(run->item_word, &st) == 0) {
+    if (strchr(run->item_word, ';'))
+        return open_part(run, item);
+    if (stat(run->item_word, &st) == 0) {
         status = rf_mapper_item_path(item, run->item_word, NULL, &err);
     } else {
         status = rf_ref_resolve(&ref, run->store, run->item_word, &err);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "sinks/sink.h"
 
 #define CONTENT_MAX ((size_t)1 << 30) /* bytes of a part held in memory */
 
@@ -225,6 +226,118 @@ enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_mapper_item *i
     }
     *out = result;
     return RF_OK;
+}
+
+/* ---- parts ---- */
+
+/* The bytes of the part with this key among what a call put out. */
+static bool take_made_part(const struct rf_call *call, uint64_t content_size, const char *key,
+                           const char *media, struct rf_mapper_item *out)
+{
+    struct rf_output_reader reader;
+    struct rf_record record;
+    struct rf_blobref ref;
+    char text[RF_BLOBREF_SIZE];
+    bool found = false;
+
+    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), content_size);
+    while (!found && rf_output_next(&reader, &record, NULL) == RF_OK) {
+        if (record.kind != RF_RECORD_PART || !record.inlined)
+            continue;
+        rf_blobref_of(&ref, record.bytes);
+        rf_blobref_format(&ref, text);
+        found = strncmp(key, text, (size_t)(media - key)) == 0;
+        if (found)
+            rf_mapper_item_bytes(out, record.bytes, NULL, media + 1);
+    }
+    rf_output_release(&reader);
+    return found;
+}
+
+/* A part that its parent's mapper made: the mappers in use map the parent again until one does. */
+static enum rf_status make_part(const struct rf_mapper_source *from, struct rf_mapper_item *parent,
+                                const char *key, const char *media, struct rf_mapper_item *out,
+                                struct rf_error *err)
+{
+    size_t count;
+    char **paths = rf_mapper_paths(from->cli, &count);
+    bool found = false;
+
+    for (size_t i = 0; i < count && !found && !rf_stop_asked(); i++) {
+        struct rf_result *result = NULL;
+        struct rf_mapper *mapper;
+
+        if (rf_pool_load(from->pool, paths[i], &mapper, NULL) == RF_OK &&
+            rf_mapper_item_map(from->pool, parent, from->store, mapper, &result, NULL) == RF_OK &&
+            result->calls[0].outcome == RF_CALL_ROWS)
+            found = take_made_part(&result->calls[0], parent->item.size, key, media, out);
+        rf_result_free(result);
+    }
+    rf_names_free(paths, count);
+    if (found)
+        return RF_OK;
+    return rf_error_set(err, RF_NOT_FOUND, "no mapper in use makes part '%s' any more", key);
+}
+
+/* The content of a part: cut out of its parent, which may be a part itself. */
+static enum rf_status find_part(const struct rf_mapper_source *from, struct rf_sink *sink,
+                                uint32_t lane, const char *key, unsigned depth,
+                                struct rf_mapper_item *out, struct rf_error *err)
+{
+    const char *media = strchr(key, ';');
+    struct rf_mapper_item parent;
+    struct rf_sink_origin origin;
+    enum rf_status status;
+
+    if (depth > 32)
+        return rf_error_set(err, RF_LIMIT, "parts are nested deeper than 32");
+    status = rf_sink_origin_of(sink, lane, key, &origin, err);
+    if (status == RF_NOT_FOUND) {
+        rf_error_clear(err);
+        return rf_error_set(err, status, "index '%s' knows no part '%s'", from->index->name, key);
+    }
+    if (status)
+        return status;
+    rf_mapper_item_init(&parent);
+    if (origin.parent_kind == RF_SINK_PART)
+        status = find_part(from, sink, lane, origin.parent_key, depth + 1, &parent, err);
+    else
+        status = rf_mapper_item_ref(&parent, from->store, &origin.parent_ref, err);
+    if (status == RF_OK && origin.inlined)
+        status = make_part(from, &parent, key, media, out, err);
+    else if (status == RF_OK)
+        status = rf_mapper_item_part(out, &parent, origin.offset, origin.size, media + 1, err);
+    rf_mapper_item_release(&parent);
+    return status;
+}
+
+enum rf_status rf_mapper_item_key(struct rf_mapper_item *item,
+                                  const struct rf_mapper_source *from, const char *key,
+                                  struct rf_error *err)
+{
+    struct rf_sink_options options = {0};
+    struct rf_sink_lane *lanes;
+    struct rf_sink *sink = NULL;
+    struct rf_blobref ref;
+    struct rf_arena arena;
+    enum rf_status status;
+    size_t count = 0;
+
+    if (!strchr(key, ';')) {
+        status = rf_blobref_parse(&ref, key, strlen(key), err);
+        return status ? status : rf_mapper_item_ref(item, from->store, &ref, err);
+    }
+    rf_arena_init(&arena, (size_t)256 << 20);
+    status = rf_sink_open(&sink, from->index->url, &options, err);
+    if (status == RF_OK)
+        status = rf_sink_lanes(sink, &arena, &lanes, &count, err);
+    if (status == RF_OK)
+        status = count ? find_part(from, sink, lanes[0].id, key, 0, item, err)
+                       : rf_error_set(err, RF_NOT_FOUND, "index '%s' is empty",
+                                      from->index->name);
+    rf_sink_close(sink);
+    rf_arena_release(&arena);
+    return status;
 }
 
 /* ---- rows ---- */

@@ -7,7 +7,7 @@
 #define RF_CMD_MAPPER_ITEM_H
 
 #include "backup/schema.h"
-#include "cmd/cli.h"
+#include "cmd/index_home.h"
 #include "mappers/pool.h"
 
 /* An item and what its content is read from. Init by one of the functions below. */
@@ -45,6 +45,20 @@ RF_MUST_USE enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_ma
                                               struct rf_store *needs,
                                               const struct rf_mapper *mapper,
                                               struct rf_result **out, struct rf_error *err);
+
+/* Where items are got from by their keys; all lent. */
+struct rf_mapper_source {
+    struct rf_cli *cli;
+    struct rf_store *store;
+    struct rf_pool *pool;
+    const struct rf_index_home *index;
+};
+
+/* The item with this key: a blobref, or a part's "<blobref>;<media>", which is cut out of its
+ * parent again as the index knows it, or made again by the mappers in use. */
+RF_MUST_USE enum rf_status rf_mapper_item_key(struct rf_mapper_item *item,
+                                              const struct rf_mapper_source *from, const char *key,
+                                              struct rf_error *err);
 
 /* Append a row as a JSON object of its columns that are not null; a time as text, and its offset
  * when known. */
