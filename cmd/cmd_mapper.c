@@ -212,8 +212,18 @@ struct run {
     struct rf_store *store;
     struct rf_pool *pool;
     const char *mapper_word, *item_word;
+    uint64_t part; /* --part: which part of the item; 0: the item itself */
     uint64_t rows, parts;
 };
+
+/* " --part 2", as far as it was given. */
+static const char *part_option(const struct run *run, char out[32])
+{
+    out[0] = '\0';
+    if (run->part)
+        snprintf(out, 32, " --part %llu", (unsigned long long)run->part);
+    return out;
+}
 
 static void print_row_json(struct run *run, const struct rf_table *table,
                            const struct rf_record *record, uint64_t n)
@@ -356,7 +366,7 @@ static void print_trace(struct rf_cli *cli, const char *trace)
 static int print_failure(struct run *run, const struct rf_call *call, const struct rf_item *item)
 {
     struct rf_cli *cli = run->cli;
-    char ref[RF_BLOBREF_SIZE];
+    char ref[RF_BLOBREF_SIZE], part[32];
     int code;
 
     rf_blobref_format(&item->ref, ref);
@@ -369,7 +379,8 @@ static int print_failure(struct run *run, const struct rf_call *call, const stru
         rf_say(cli, "  %.*s", (int)size, line);
         line += size + (line[size] == '\n');
     }
-    rf_say(cli, "  again: refuge mapper run '%s' '%s' --trace", run->mapper_word, run->item_word);
+    rf_say(cli, "  again: refuge mapper run '%s' '%s'%s --trace", run->mapper_word, run->item_word,
+           part_option(run, part));
     return code;
 }
 
@@ -446,10 +457,44 @@ static int open_item(struct run *run, struct rf_mapper_item *item)
     return status ? rf_fail(run->cli, &err) : RF_EXIT_OK;
 }
 
+/* An item that mappers cut up is mapped part by part: say so where it may be what was meant. */
+static void hint_at_parts(struct run *run, struct rf_mapper_item *item,
+                          const struct rf_mapper *mapper)
+{
+    struct rf_mapper_source from = {.cli = run->cli, .store = run->store, .pool = run->pool};
+    struct rf_parts_found found;
+
+    if (run->part || (run->rows && !run->parts) ||
+        rf_mapper_item_cut(&from, item, mapper, 0, &found, NULL, NULL) || found.count == 0)
+        return;
+    rf_say(run->cli, "mapper '%s' cuts it into %s, each an item of its own", found.mapper,
+           RF_COUNT(found.count, "part"));
+    rf_say(run->cli, "  try one: refuge mapper run '%s' '%s' --part 1", run->mapper_word,
+           run->item_word);
+}
+
+/* --part: the part takes the place of its item. */
+static int take_part(struct run *run, struct rf_mapper_item *item, struct rf_mapper_item *part,
+                     const struct rf_mapper *mapper)
+{
+    struct rf_mapper_source from = {.cli = run->cli, .store = run->store, .pool = run->pool};
+    struct rf_parts_found found;
+    struct rf_error err = {0};
+
+    if (rf_mapper_item_cut(&from, item, mapper, run->part, &found, part, &err))
+        return rf_fail(run->cli, &err);
+    if (found.count < run->part)
+        return rf_fail_with(run->cli, RF_EXIT_FAILED, "there is no part %llu of '%s': %s",
+                            (unsigned long long)run->part, run->item_word,
+                            found.count ? RF_COUNT(found.count, "part")
+                                        : "no mapper in use cuts it up");
+    return RF_EXIT_OK;
+}
+
 static int map_item(struct run *run, struct rf_pool *pool, const char *path)
 {
     struct rf_result *result = NULL;
-    struct rf_mapper_item item;
+    struct rf_mapper_item item, part, *mapped = run->part ? &part : &item;
     struct rf_mapper *mapper;
     struct rf_error err = {0};
     int code;
@@ -457,13 +502,20 @@ static int map_item(struct run *run, struct rf_pool *pool, const char *path)
     if (rf_pool_load(pool, path, &mapper, &err))
         return rf_fail(run->cli, &err);
     rf_mapper_item_init(&item);
-    item.item.trace = rf_args_flag(&run->cli->args, "trace");
+    rf_mapper_item_init(&part);
     code = open_item(run, &item);
-    if (code == RF_EXIT_OK && rf_mapper_item_map(pool, &item, run->store, mapper, &result, &err))
+    if (code == RF_EXIT_OK && run->part)
+        code = take_part(run, &item, &part, mapper);
+    mapped->item.trace = rf_args_flag(&run->cli->args, "trace");
+    if (code == RF_EXIT_OK && rf_mapper_item_map(pool, mapped, run->store, mapper, &result, &err))
         code = rf_fail(run->cli, &err);
     else if (code == RF_EXIT_OK)
-        code = print_call(run, &result->calls[0], &item.item);
+        code = print_call(run, &result->calls[0], &mapped->item);
+    mapped->item.trace = false;
+    if (code == RF_EXIT_OK)
+        hint_at_parts(run, &item, mapper);
     rf_result_free(result);
+    rf_mapper_item_release(&part);
     rf_mapper_item_release(&item);
     return code;
 }
@@ -471,7 +523,8 @@ static int map_item(struct run *run, struct rf_pool *pool, const char *path)
 int cmd_mapper_run(struct rf_cli *cli)
 {
     struct run run = {.cli = cli, .mapper_word = cli->args.words[0],
-                      .item_word = cli->args.words[1]};
+                      .item_word = cli->args.words[1],
+                      .part = rf_args_number(&cli->args, "part")};
     struct rf_pool *pool = NULL;
     int code = RF_EXIT_OK;
     char *path;

@@ -198,9 +198,12 @@ const struct rf_command rf_commands[] = {
     {.name = "mapper run",
      .arguments = "FILE REF|PATH",
      .help = "map one blob or local file and print its rows; no index is touched",
-     .text = "FILE is a mapper file, or the name of one that the indexes use. " REF_TEXT,
+     .text = "FILE is a mapper file, or the name of one that the indexes use. " REF_TEXT
+             " Mappers cut some items into parts, records of a file for instance, and each part is "
+             "mapped as an item of its own; --part takes one.",
      .examples =
-         "refuge mapper run recipes.lua cake.json --trace\tshow each emit and helper call\n",
+         "refuge mapper run recipes.lua cake.json --trace\tshow each emit and helper call\n"
+         "refuge mapper run recipes.lua recipes.json --part 2\tthe second record of a file\n",
      .run = cmd_mapper_run,
      .min = 2,
      .max = 2},
@@ -316,6 +319,8 @@ const struct rf_cli_option rf_cli_options[] = {
     {"index retry,index errors", "item", 0, RF_CLI_TEXT, "REF", NULL, "only this item"},
     {"index retry", "all", 0, RF_CLI_FLAG, NULL, NULL, "everything that was set aside"},
 
+    {"mapper run", "part", 0, RF_CLI_NUMBER, "N", NULL,
+     "the Nth part, from 1, that FILE and the mappers in use cut out of it"},
     {"mapper run", "trace", 0, RF_CLI_FLAG, NULL, NULL, "show each emit and helper call"},
     {"mapper test", "update", 0, RF_CLI_FLAG, NULL, NULL,
      "write the rows of tests with a golden file into it"},

@@ -311,6 +311,76 @@ static enum rf_status find_part(const struct rf_mapper_source *from, struct rf_s
     return status;
 }
 
+/* Count the parts of an output from *count on; the one with number want becomes out. */
+static enum rf_status count_parts(const struct rf_call *call, struct rf_mapper_item *parent,
+                                  uint64_t want, uint64_t *count, struct rf_mapper_item *out,
+                                  struct rf_error *err)
+{
+    struct rf_output_reader reader;
+    struct rf_record record;
+    enum rf_status status = RF_OK;
+
+    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), parent->item.size);
+    while (status == RF_OK && rf_output_next(&reader, &record, NULL) == RF_OK) {
+        char media[RF_MEDIA_MAX + 1];
+
+        if (record.kind != RF_RECORD_PART || ++*count != want)
+            continue;
+        snprintf(media, sizeof media, "%.*s", (int)record.media.size,
+                 (const char *)record.media.data);
+        if (record.inlined)
+            rf_mapper_item_bytes(out, record.bytes, NULL, media);
+        else
+            status = rf_mapper_item_part(out, parent, record.offset, record.size, media, err);
+    }
+    rf_output_release(&reader);
+    return status;
+}
+
+/* One mapper of those that may cut parts out of an item. */
+static enum rf_status cut_parts(const struct rf_mapper_source *from, struct rf_mapper_item *parent,
+                                const struct rf_mapper *mapper, uint64_t want,
+                                struct rf_parts_found *found, struct rf_mapper_item *out,
+                                struct rf_error *err)
+{
+    const struct rf_decl *decl = rf_mapper_decl(mapper);
+    struct rf_result *result = NULL;
+    uint64_t before = found->count;
+    enum rf_status status = RF_OK;
+
+    if (!decl->splits)
+        return RF_OK;
+    status = rf_mapper_item_map(from->pool, parent, from->store, mapper, &result, err);
+    if (status == RF_OK && result->calls[0].outcome == RF_CALL_ROWS)
+        status = count_parts(&result->calls[0], parent, want, &found->count, out, err);
+    rf_result_free(result);
+    if (found->count > before && !found->mapper[0])
+        snprintf(found->mapper, sizeof found->mapper, "%s", decl->name);
+    return status;
+}
+
+enum rf_status rf_mapper_item_cut(const struct rf_mapper_source *from,
+                                  struct rf_mapper_item *parent, const struct rf_mapper *first,
+                                  uint64_t want, struct rf_parts_found *found,
+                                  struct rf_mapper_item *out, struct rf_error *err)
+{
+    size_t count;
+    char **paths = rf_mapper_paths(from->cli, &count);
+    enum rf_status status;
+
+    memset(found, 0, sizeof *found);
+    status = cut_parts(from, parent, first, want, found, out, err);
+    for (size_t i = 0; i < count && status == RF_OK; i++) {
+        struct rf_mapper *mapper;
+
+        if (rf_pool_load(from->pool, paths[i], &mapper, NULL) == RF_OK &&
+            strcmp(rf_mapper_decl(mapper)->name, rf_mapper_decl(first)->name) != 0)
+            status = cut_parts(from, parent, mapper, want, found, out, err);
+    }
+    rf_names_free(paths, count);
+    return status;
+}
+
 enum rf_status rf_mapper_item_key(struct rf_mapper_item *item,
                                   const struct rf_mapper_source *from, const char *key,
                                   struct rf_error *err)

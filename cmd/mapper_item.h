@@ -46,13 +46,26 @@ RF_MUST_USE enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_ma
                                               const struct rf_mapper *mapper,
                                               struct rf_result **out, struct rf_error *err);
 
-/* Where items are got from by their keys; all lent. */
+/* Where items are got from; all lent. */
 struct rf_mapper_source {
     struct rf_cli *cli;
     struct rf_store *store;
     struct rf_pool *pool;
-    const struct rf_index_home *index;
+    const struct rf_index_home *index; /* of rf_mapper_item_key */
 };
+
+struct rf_parts_found {
+    uint64_t count;
+    char mapper[RF_NAME_MAX + 1]; /* the first that made some */
+};
+
+/* Count the parts of an item: what the mapper `first` cuts out of it, then the mappers in use. The
+ * one with number want, from 1, becomes out (0: none does). */
+RF_MUST_USE enum rf_status rf_mapper_item_cut(const struct rf_mapper_source *from,
+                                              struct rf_mapper_item *parent,
+                                              const struct rf_mapper *first, uint64_t want,
+                                              struct rf_parts_found *found,
+                                              struct rf_mapper_item *out, struct rf_error *err);
 
 /* The item with this key: a blobref, or a part's "<blobref>;<media>", which is cut out of its
  * parent again as the index knows it, or made again by the mappers in use. */

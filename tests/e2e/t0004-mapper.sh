@@ -59,6 +59,35 @@ status_is "an item it does not want" 0
 err_has "is said to be so" "does not want"
 ok "and no index was made" test ! -e "$REFUGE_HOME/index/main.db"
 
+printf '[{"title":"Soup"},{"title":"Stew"}]' >many.json
+run refuge mapper run record many.json
+status_is "a file that is cut into parts" 0
+err_has "makes no rows itself" "0 rows, 2 parts"
+err_has "and how to try a part" "try one: refuge mapper run 'record' 'many.json' --part 1"
+cat >dishes.lua <<'LUA'
+return {
+  name = "dishes", match = { media = { "application/json" } },
+  tables = { dishes = { columns = { "title text", "size int" } } },
+  map = function(blob, emit)
+    local title = blob:pick("title")
+    if title then emit.dishes { title = title, size = blob.size } end
+  end,
+}
+LUA
+run refuge mapper run dishes.lua many.json
+err_has "parts that another mapper makes" "mapper 'record' cuts it into 2 parts"
+run refuge mapper run dishes.lua many.json --part 2
+status_is "--part" 0
+out_matches "maps that part" '^Stew +16$'
+err_lacks "and has no more to say of parts" "cuts it"
+run refuge mapper run dishes.lua many.json --part 3
+status_is "a part that is not there" 1
+err_has "is said to be none" "there is no part 3 of 'many.json': 2 parts"
+run refuge mapper run dishes.lua cake.json --part 1
+err_has "nor one of a file in one piece" "no mapper in use cuts it up"
+run refuge mapper run dishes.lua cake.json
+err_lacks "which is not said to be cut" "cuts it"
+
 sed 's/object.title/object.title.x.y/' "$REFUGE_HOME/mappers/recipes.lua" >bad.lua
 sed -i 's/"recipes"/"bad"/; s/recipes/bad/g' bad.lua
 run refuge mapper run bad.lua "$ref"

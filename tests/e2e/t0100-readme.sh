@@ -1,39 +1,65 @@
 #!/bin/sh
-# t0100-readme.sh - what the README tells to type works, and answers what it says
+# t0100-readme.sh - what the README and the page on mappers tell to type works, and answers what
+# they say
 #
-# Runs the blocks of README.md that are marked <!-- run -->, in order, in one shell, in an empty
-# folder; a block marked <!-- answers --> behind one must be what it printed.
+# A block of a page counts when the line before it is one of
+#
+#     <!-- file PATH -->         the block is written there (PATH as in sh)
+#     <!-- run -->               it is run by sh, in an empty folder of the page
+#     <!-- run, status N -->     the same, ending so
+#     <!-- answers -->           is what the block before it printed
+#     <!-- says -->              is among what it said on standard error, broken in lines anywhere
 . "$(dirname "$0")/lib.sh"
 
-mkdir "$tmp/bin" "$tmp/work"
+mkdir "$tmp/bin"
 ln -s "$REFUGE" "$tmp/bin/refuge"
 ln -s "$REFUGE_MAPPER" "$tmp/bin/refuge-mapper"
 PATH=$tmp/bin:$PATH
 export PATH
 
-python3 - "$source_dir/README.md" "$tmp/blocks" <<'PYTHON'
+words() { tr -s ' \n' '  ' <"$1" | sed 's/ $//'; }
+
+# run_page FILE: its blocks, in order.
+run_page()
+{
+    page=$1
+    work=$tmp/$(basename "$page")
+    REFUGE_HOME=$work/home
+    export REFUGE_HOME
+    mkdir -p "$work/blocks" "$work/folder"
+    python3 - "$source_dir/$page" "$work/blocks" <<'PYTHON'
 import os, re, sys
 text = open(sys.argv[1], encoding="utf-8").read()
-os.makedirs(sys.argv[2])
-number = 0
-for kind, body in re.findall(r"<!-- (run|answers) -->\n+```[a-z]*\n(.*?)```", text, re.S):
-    if kind == "run":
-        number += 1
-    with open(os.path.join(sys.argv[2], "%02d.%s" % (number, kind)), "w") as file:
-        file.write(body)
+kinds = r"<!-- (file|run|answers|says)(?:,? (?:status )?([^\n>]+?))? -->\n+```[a-z]*\n(.*?)```"
+for number, (kind, word, body) in enumerate(re.findall(kinds, text, re.S)):
+    name = os.path.join(sys.argv[2], "%02d." % number)
+    open(name + kind, "w").write(body)
+    open(name + "word", "w").write(word)
 PYTHON
+    [ "$page" = README.md ] || refuge init -q >"$out"
+    for block in "$work"/blocks/*; do
+        number=$(basename "$block")
+        word=$(cat "${block%.*}.word")
+        case $block in
+        *.file) (cd "$work/folder" && eval "cp \"\$block\" \"$word\"") ;;
+        *.run)
+            (cd "$work/folder" && REFUGE_CLONE=$source_dir sh -eu "$block") >"$out" 2>"$err"
+            status=$?
+            status_is "$page, block $number runs: $(head -n 1 "$block")" "${word:-0}"
+            ;;
+        *.answers) # CSV lines end in CR LF
+            is "$page, block $number is what was answered" \
+                "$(tr -d '\r' <"$out" | sed 's/ *$//' | sed '/^$/d')" "$(cat "$block")"
+            ;;
+        *.says)
+            words "$err" >"$work/said"
+            ok "$page, block $number is what was said" grep -qF "$(words "$block")" "$work/said"
+            ;;
+        esac
+    done
+    ok "$page has blocks to run" test "$(find "$work/blocks" -name '*.run' | wc -l)" -ge 3
+}
 
-blocks=0
-for block in "$tmp"/blocks/*.run; do
-    [ -f "$block" ] || continue
-    blocks=$((blocks + 1))
-    number=$(basename "$block" .run)
-    (cd "$tmp/work" && REFUGE_CLONE=$source_dir sh -eu "$block") >"$out" 2>"$err"
-    status=$?
-    status_is "block $number runs: $(head -n 1 "$block")" 0
-    answers=$tmp/blocks/$number.answers
-    [ ! -f "$answers" ] || is "block $number answers what the README says" \
-        "$(tr -d '\r' <"$out")" "$(cat "$answers")" # CSV lines end in CR LF
-done
-ok "the README has blocks to run" [ "$blocks" -ge 3 ]
+run_page README.md
+run_page doc/writing-a-mapper.md
 done_testing
