@@ -153,8 +153,8 @@ const struct rf_command rf_commands[] = {
      .arguments = "REF|PATH [NAME]",
      .help = "what became of a blob or file in an index, mapper by mapper",
      .text = REF_TEXT " PATH is a local file that was put, or the name of one; a symlink stands "
-                      "for its target too. Where a mapper has nothing of the item it is run once more, "
-                      "to say whether its match takes it and what it emits. " INDEX_NAME_TEXT,
+                      "for its target too. Where a mapper has nothing of the item it is run once "
+                      "more, to say whether its match takes it and what it emits. " INDEX_NAME_TEXT,
      .examples = "refuge index why notes.json\twhich rows it has, or why it has none\n",
      .run = cmd_index_why,
      .min = 1,
