@@ -264,10 +264,12 @@ static void check_index(struct doctor *doctor, const char *name)
             struct rf_sink_counts counts;
             uint64_t aside;
 
+            bool paused = rf_index_paused(&index);
+
             rf_index_home_counts(&index, &counts);
             aside = counts.dead_letters;
-            tell(doctor, aside || rf_sink_paused(sink) ? VERDICT_WARN : VERDICT_OK, "index",
-                 "'%s' opens%s, %llu set aside%s", name, rf_sink_paused(sink) ? ", is paused" : "",
+            tell(doctor, aside || paused ? VERDICT_WARN : VERDICT_OK, "index",
+                 "'%s' opens%s, %llu set aside%s", name, paused ? ", is paused" : "",
                  (unsigned long long)aside, aside ? " ('refuge index errors' says why)" : "");
         }
         rf_sink_close(sink);

@@ -13,8 +13,11 @@
 
 #include "cmd/index_home.h"
 #include "cmd/settings.h"
+#include "cmd/watch.h"
 #include "core/row.h"
 #include "sinks/query.h"
+
+#define LOCK_SLICE_MS 1000 /* of waiting for a lock, between looks at the signals */
 
 /* ---- speaking while an index works ---- */
 
@@ -113,10 +116,10 @@ static size_t tell_stopped(struct rf_cli *cli, struct rf_index *index, const cha
 
     while (rf_index_stopped(index, count, &stopped, NULL) == RF_OK) {
         rf_warn(cli,
-                "%llu items wait for mapper '%s', whose slow calls used %g s of CPU one after "
-                "another and all failed ('refuge index errors --mapper %s' says how); mend the "
-                "mapper, or have 'refuge index run %s' try on",
-                (unsigned long long)stopped.waiting, stopped.mapper,
+                "%s wait%s for mapper '%s', whose slow calls used %g s of CPU one after another "
+                "and all failed ('refuge index errors --mapper %s' says how); mend the mapper, or "
+                "have 'refuge index run %s' try on",
+                RF_COUNT(stopped.waiting, "item"), stopped.waiting == 1 ? "s" : "", stopped.mapper,
                 (double)stopped.budget_ms / 1000, stopped.mapper, name);
         rf_out_begin(&cli->out, "stopped");
         rf_out_text(&cli->out, "mapper", stopped.mapper);
@@ -127,53 +130,78 @@ static size_t tell_stopped(struct rf_cli *cli, struct rf_index *index, const cha
     return count;
 }
 
-/* What stands in the index after a run. */
-struct left {
-    uint64_t set_aside, waiting; /* for blobs */
-    size_t broken, stopped;      /* mappers */
-    bool early;
+enum ending { ENDED_DONE, ENDED_STOPPED, ENDED_PAUSED };
+
+/* One command's work on an index: with --follow the index is closed and opened again when mapper
+ * files change, and while it is paused. */
+struct work {
+    struct rf_cli *cli;
+    const struct rf_index_home *home;
+    struct rf_watch *watch;
+    bool follow, rebuild;
+    bool opened, running;            /* once at least; now */
+    struct rf_index_progress totals; /* of all its runs */
+    size_t broken, stopped;          /* mappers, in the last one */
 };
 
-static int tell_totals(struct rf_cli *cli, const struct rf_index_home *index,
-                       const struct rf_index_progress *totals, const struct left *left)
+static int tell_totals(const struct work *work, enum ending ending)
 {
+    static const char *const words[] = {[ENDED_DONE] = "is up to date",
+                                        [ENDED_STOPPED] = "stopped",
+                                        [ENDED_PAUSED] = "was paused"};
+    const struct rf_index_progress *totals = &work->totals;
+    struct rf_cli *cli = work->cli;
+    struct rf_sink_counts counts;
 
-    rf_summary_text(cli, "index", index->name);
+    rf_index_home_counts(work->home, &counts);
+    rf_summary_text(cli, "index", work->home->name);
+    if (ending == ENDED_PAUSED)
+        rf_summary_text(cli, "state", "paused");
     rf_summary_int(cli, "changes", (int64_t)totals->changes_done);
     rf_summary_int(cli, "items", (int64_t)totals->items);
     rf_summary_int(cli, "rows", (int64_t)totals->rows);
-    rf_summary_int(cli, "dead_letters", (int64_t)left->set_aside);
+    rf_summary_int(cli, "dead_letters", (int64_t)counts.dead_letters);
     rf_summary_int(cli, "parked", (int64_t)totals->parked);
-    rf_summary_int(cli, "broken_mappers", (int64_t)left->broken);
-    rf_summary_int(cli, "stopped_mappers", (int64_t)left->stopped);
+    rf_summary_int(cli, "broken_mappers", (int64_t)work->broken);
+    rf_summary_int(cli, "stopped_mappers", (int64_t)work->stopped);
     rf_summary_int(cli, "map_cpu_us", (int64_t)totals->pool_cpu_us);
     rf_summary_int(cli, "sink_us", (int64_t)totals->sink_us);
     rf_summary_int(cli, "feed_us", (int64_t)totals->feed_us);
-    rf_say(cli, "index '%s' %s: %s and %s in this run", index->name,
-           left->early     ? "stopped"
-           : left->stopped ? "is up to date but for what waits"
-                           : "is up to date",
-           RF_COUNT(totals->items, "item"), RF_COUNT(totals->rows, "row"));
-    if (left->set_aside)
+    if (work->opened)
+        rf_say(cli, "index '%s' %s%s: %s and %s in this run", work->home->name, words[ending],
+               ending == ENDED_DONE && work->stopped ? " but for what waits" : "",
+               RF_COUNT(totals->items, "item"), RF_COUNT(totals->rows, "row"));
+    if (counts.dead_letters)
         rf_say(cli, "%llu set aside; 'refuge index errors' says why",
-               (unsigned long long)left->set_aside);
-    if (left->waiting)
+               (unsigned long long)counts.dead_letters);
+    if (counts.parked_need)
         rf_say(cli, "%llu wait%s for blobs that are not in the store",
-               (unsigned long long)left->waiting, left->waiting == 1 ? "s" : "");
-    if (left->early)
+               (unsigned long long)counts.parked_need, counts.parked_need == 1 ? "s" : "");
+    if (ending == ENDED_STOPPED)
         return RF_EXIT_STOPPED;
-    return left->set_aside || left->broken || left->stopped ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
+    return counts.dead_letters || work->broken || work->stopped ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }
 
-/* Open, waiting for another writer as --wait says. */
-static enum rf_status open_index(struct rf_cli *cli, struct rf_index_options *options,
+/* Open, waiting for another writer as --wait says; a follower that had the index before waits as
+ * long as it takes. */
+static enum rf_status open_index(const struct work *work, struct rf_index_options *options,
                                  struct rf_index **out, struct rf_error *err)
 {
+    struct rf_cli *cli = work->cli;
     uint64_t wait_s = rf_args_number(&cli->args, "wait");
     enum rf_status status = rf_index_open(out, options, err);
 
     if (status != RF_LOCKED)
         return status;
+    if (work->opened) {
+        rf_say(cli, "%s; waiting", err->message);
+        options->lock_timeout_ms = LOCK_SLICE_MS;
+        while (status == RF_LOCKED && !rf_stop_asked()) {
+            rf_error_clear(err);
+            status = rf_index_open(out, options, err);
+        }
+        return status == RF_LOCKED ? RF_CANCELLED : status;
+    }
     if (wait_s == 0) {
         rf_say(cli, "'--wait SECONDS' waits for the other process");
         return status;
@@ -184,90 +212,113 @@ static enum rf_status open_index(struct rf_cli *cli, struct rf_index_options *op
     return rf_index_open(out, options, err);
 }
 
-static int run_index(struct rf_cli *cli, const struct rf_index_home *home, bool follow,
-                     bool rebuild)
+static void add_totals(struct work *work, const struct rf_index *index)
 {
-    struct rf_index_progress totals = {0};
+    struct rf_index_progress one, *sum = &work->totals;
+
+    rf_index_totals(index, &one);
+    sum->changes_done = one.changes_done;
+    sum->parked = one.parked;
+    sum->items += one.items;
+    sum->rows += one.rows;
+    sum->pool_cpu_us += one.pool_cpu_us;
+    sum->sink_us += one.sink_us;
+    sum->feed_us += one.feed_us;
+    work->broken = rf_index_broken(index);
+}
+
+/* Run until it is done, stopped, or something that is watched changed: then RF_CANCELLED. */
+static enum rf_status run_once(struct work *work, struct rf_error *err)
+{
     struct rf_index_options options;
     struct rf_index *index = NULL;
-    struct rf_error err = {0};
     enum rf_status status;
-    struct rf_sink_counts counts;
-    struct left left = {0};
-    size_t mapper_count;
-    char **mappers = rf_mapper_paths(cli, &mapper_count);
-    bool opened;
+    size_t count;
+    char **mappers = rf_mapper_paths(work->cli, &count);
 
-    fill_options(&options, cli, home, mappers, mapper_count);
-    options.rebuild = rebuild;
-    status = open_index(cli, &options, &index, &err);
-    opened = status == RF_OK;
-    if (opened) {
+    fill_options(&options, work->cli, work->home, mappers, count);
+    options.rebuild = work->rebuild;
+    status = open_index(work, &options, &index, err);
+    work->running = status == RF_OK;
+    if (work->running) {
+        work->opened = true;
         rf_stop_call(stop_index, index);
-        status = rf_index_run(index, follow, &err);
+        rf_watch_call(work->watch, stop_index, index);
+        status = rf_index_run(index, work->follow, err);
+        rf_watch_call(work->watch, NULL, NULL);
         rf_stop_call(NULL, NULL);
-        rf_index_totals(index, &totals);
-        left.broken = rf_index_broken(index);
-        rf_progress_clear(cli);
-        if (status == RF_OK)
-            left.stopped = tell_stopped(cli, index, home->name);
+        add_totals(work, index);
+        rf_progress_clear(work->cli);
+        work->stopped = status == RF_OK ? tell_stopped(work->cli, index, work->home->name) : 0;
     }
     rf_index_close(index);
-    rf_names_free(mappers, mapper_count);
-    if (status == RF_OK || (status == RF_CANCELLED && rf_stop_asked())) {
-        write_metadata(cli, home);
-        rf_index_home_counts(home, &counts);
-        left.set_aside = counts.dead_letters;
-        left.waiting = counts.parked_need;
-        left.early = status == RF_CANCELLED;
-        return tell_totals(cli, home, &totals, &left);
+    rf_names_free(mappers, count);
+    return status;
+}
+
+static void tell_paused(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    rf_say(cli, "index '%s' is paused; 'refuge index resume %s' lets it run", index->name,
+           index->name);
+}
+
+/* Run until done or stopped; with follow, again whenever mapper files changed or a pause ended. */
+static int work_on(struct work *work)
+{
+    struct rf_cli *cli = work->cli;
+    struct rf_error err = {0};
+    enum rf_status status = RF_OK;
+    bool again = true;
+
+    while (again) {
+        work->watch = rf_watch_open(cli, work->home, work->follow);
+        if (!rf_watch_paused(work->watch)) {
+            status = run_once(work, &err);
+            again = status == RF_CANCELLED && work->follow && !rf_stop_asked();
+            if (again && !rf_index_paused(work->home))
+                rf_say(cli, "mapper files changed: loading them again");
+        } else {
+            tell_paused(cli, work->home);
+            status = RF_CANCELLED;
+            again = work->follow;
+            if (again)
+                rf_watch_wait(work->watch);
+            again = again && !rf_stop_asked();
+        }
+        rf_watch_close(work->watch);
+        if (work->opened && (status == RF_OK || status == RF_CANCELLED))
+            write_metadata(cli, work->home);
     }
-    if (status == RF_DENIED && opened) /* another writer came first */
+    if (status == RF_OK || status == RF_CANCELLED)
+        return tell_totals(work, status == RF_OK     ? ENDED_DONE
+                                 : rf_stop_asked()   ? ENDED_STOPPED
+                                                     : ENDED_PAUSED);
+    if (status == RF_DENIED && work->running) /* another writer came first */
         return rf_fail(cli, &err), RF_EXIT_LOCKED;
     return rf_fail(cli, &err);
 }
 
-/* True when the index is paused; that was told. */
-static bool tell_paused(struct rf_cli *cli, const struct rf_index_home *index)
-{
-    struct rf_sink_options options = {0};
-    struct rf_sink *sink;
-    bool paused = false;
-
-    if (index->exists && rf_sink_open(&sink, index->url, &options, NULL) == RF_OK) {
-        paused = rf_sink_paused(sink);
-        rf_sink_close(sink);
-    }
-    if (paused)
-        rf_say(cli, "index '%s' is paused; 'refuge index resume %s' lets it run", index->name,
-               index->name);
-    return paused;
-}
-
-static int run_unless_paused(struct rf_cli *cli, bool follow, bool rebuild)
+static int run_command(struct rf_cli *cli, bool follow, bool rebuild)
 {
     const char *name = cli->args.word_count ? cli->args.words[0] : NULL;
     struct rf_index_home index;
+    struct work work = {.cli = cli, .home = &index, .follow = follow, .rebuild = rebuild};
     int code = RF_EXIT_OK;
 
-    if (rf_index_home_init(&index, cli, name, false, &code)) {
-        if (tell_paused(cli, &index))
-            rf_summary_text(cli, "state", "paused");
-        else
-            code = run_index(cli, &index, follow, rebuild);
-    }
+    if (rf_index_home_init(&index, cli, name, false, &code))
+        code = work_on(&work);
     rf_index_home_release(&index);
     return code;
 }
 
 int cmd_index_run(struct rf_cli *cli)
 {
-    return run_unless_paused(cli, rf_args_flag(&cli->args, "follow"), false);
+    return run_command(cli, rf_args_flag(&cli->args, "follow"), false);
 }
 
 int cmd_index_rebuild(struct rf_cli *cli)
 {
-    return run_unless_paused(cli, false, true);
+    return run_command(cli, false, true);
 }
 
 /* ---- verify ---- */
@@ -319,34 +370,55 @@ int cmd_index_verify(struct rf_cli *cli)
 
 /* ---- pause and resume ---- */
 
+/* The file that says so, with the time; it was there already or not. */
+static bool write_pause(struct rf_cli *cli, const struct rf_index_home *index, int *code)
+{
+    char time[RF_TIME_TEXT_SIZE];
+    int fd = open(index->paused_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool ok = fd >= 0;
+
+    rf_time_format(rf_now_us(), time);
+    if (fd >= 0)
+        ok = write(fd, time, strlen(time)) == (ssize_t)strlen(time);
+    if (fd >= 0)
+        ok = close(fd) == 0 && ok;
+    if (!ok)
+        *code = rf_fail_with(cli, rf_exit_of_errno(errno), "cannot write '%s': %s",
+                             index->paused_path, strerror(errno));
+    return ok;
+}
+
+/* Once nobody holds the lock, nothing writes the index until it is resumed. */
+static int wait_for_run(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    int code = RF_EXIT_OK;
+    struct rf_sink *sink = rf_index_home_sink(cli, index, true, &code);
+
+    rf_sink_close(sink);
+    if (code == RF_EXIT_LOCKED)
+        rf_say(cli, "it is paused from the batch after the one at hand");
+    return code;
+}
+
 static int set_paused(struct rf_cli *cli, const struct rf_index_home *index, bool paused)
 {
-    struct rf_error err = {0};
-    enum rf_status status;
-    char time[RF_TIME_TEXT_SIZE];
-    struct rf_sink *sink;
-    bool before;
-    int code;
+    bool before = rf_index_paused(index);
+    int code = RF_EXIT_OK;
 
-    sink = rf_index_home_sink(cli, index, true, &code);
-    if (!sink) {
-        if (code == RF_EXIT_LOCKED)
-            rf_say(cli, "a run holds the index; stop it (SIGTERM ends it after the batch at hand), "
-                        "then try again");
-        return code;
+    if (paused) {
+        if (!write_pause(cli, index, &code))
+            return code;
+        code = wait_for_run(cli, index);
+    } else if (before && unlink(index->paused_path) && errno != ENOENT) {
+        return rf_fail_with(cli, rf_exit_of_errno(errno), "cannot remove '%s': %s",
+                            index->paused_path, strerror(errno));
     }
-    before = rf_sink_paused(sink);
-    rf_time_format(rf_now_us(), time);
-    status =
-        before == paused ? RF_OK : rf_sink_set_fact(sink, "paused", paused ? time : NULL, &err);
-    rf_sink_close(sink);
-    if (status)
-        return rf_fail(cli, &err);
     rf_summary_text(cli, "index", index->name);
     rf_summary_text(cli, "state", paused ? "paused" : "ready");
-    rf_say(cli, "index '%s' is %s%s", index->name, before == paused ? "already " : "",
-           paused ? "paused" : before ? "ready to run again" : "not paused");
-    return RF_EXIT_OK;
+    if (code == RF_EXIT_OK)
+        rf_say(cli, "index '%s' is %s%s", index->name, before == paused && paused ? "already " : "",
+               paused ? "paused" : before ? "ready to run again" : "not paused");
+    return code;
 }
 
 static int pause_or_resume(struct rf_cli *cli, bool paused)
@@ -425,6 +497,7 @@ static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
         rf_sink_close(sink);
     }
     (void)unlink(index->metadata_path);
+    (void)unlink(index->paused_path);
     if (rf_sink_erase(index->url, &err))
         return rf_fail(cli, &err);
     rf_say(cli, "index '%s' is removed", index->name);

@@ -145,7 +145,7 @@ static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home
     struct rf_arena arena;
     enum rf_status status;
     size_t count = 0;
-    bool paused = rf_sink_paused(sink);
+    bool paused = rf_index_paused(index);
 
     if (!tally)
         abort();

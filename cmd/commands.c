@@ -107,7 +107,9 @@ const struct rf_command rf_commands[] = {
                              "is with a mapper file that does not load: the version before goes "
                              "on where there is one. And with a mapper whose slow calls only "
                              "fail: when they used up the CPU time that option index.slow_budget "
-                             "allows, what waits for it stays parked until the next run.",
+                             "allows, what waits for it stays parked until the next run. With "
+                             "--follow mapper files that change while it runs are loaded again at "
+                             "once.",
      .examples = "refuge index run\tbring index main up to date\n"
                  "refuge index run --follow\tgo on for ever\n",
      .run = cmd_index_run,
@@ -162,7 +164,9 @@ const struct rf_command rf_commands[] = {
     {.name = "index pause",
      .arguments = "[NAME]",
      .help = "let runs of an index do nothing until resumed",
-     .text = INDEX_NAME_TEXT,
+     .text = INDEX_NAME_TEXT " A run that is under way ends after its batch at hand, one with "
+                             "--follow lets go of the index and waits to be resumed. When this "
+                             "command ends nothing writes the index.",
      .run = cmd_index_pause,
      .max = 1},
     {.name = "index resume",
@@ -270,8 +274,7 @@ const struct rf_command rf_commands[] = {
 const size_t rf_command_count = sizeof rf_commands / sizeof rf_commands[0];
 
 #define STORE_WRITERS "put,delete,store compact,store verify"
-#define INDEX_WRITERS                                                                             \
-    "index run,index retry,index rebuild,index pause,index resume,index drop"
+#define INDEX_WRITERS "index run,index retry,index rebuild,index drop"
 
 const struct rf_cli_option rf_cli_options[] = {
     /* every command */
@@ -286,6 +289,8 @@ const struct rf_cli_option rf_cli_options[] = {
      "how long to wait while another process writes the store"},
     {INDEX_WRITERS, "wait", 0, RF_CLI_NUMBER, "SECONDS", "0",
      "how long to wait while another process writes the index"},
+    {"index pause", "wait", 0, RF_CLI_NUMBER, "SECONDS", "10",
+     "how long to wait for a run to finish its batch"},
     {"put,delete,init,index retry,index drop,mapper new", "dry-run", 'n', RF_CLI_FLAG, NULL,
      NULL, "say what would be done, change nothing"},
 

@@ -121,7 +121,7 @@ char **rf_mapper_paths(struct rf_cli *cli, size_t *count)
             add_name(&names, count, rf_path_join(cli->home.path, paths[i]));
     }
     for (size_t i = 0; i < own_count; i++) {
-        if (!is_disabled(cli, own[i]))
+        if (own[i][0] != '_' && !is_disabled(cli, own[i])) /* "_x.lua" is a module of others */
             add_name(&names, count, rf_path_join(cli->home.mapper_dir, own[i]));
     }
     rf_names_free(own, own_count);
@@ -187,6 +187,7 @@ bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const cha
     stem = rf_path_join(cli->home.index_dir, out->name);
     out->path = rf_text_join(stem, ".db", "");
     out->metadata_path = rf_text_join(stem, ".metadata.json", "");
+    out->paused_path = rf_text_join(stem, ".paused", "");
     out->url = rf_text_join("sqlite:", out->path, "");
     free(stem);
     out->exists = access(out->path, F_OK) == 0;
@@ -205,6 +206,7 @@ void rf_index_home_release(struct rf_index_home *index)
     free(index->path);
     free(index->url);
     free(index->metadata_path);
+    free(index->paused_path);
     memset(index, 0, sizeof *index);
 }
 
@@ -231,16 +233,9 @@ struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_hom
     return NULL;
 }
 
-bool rf_sink_paused(struct rf_sink *sink)
+bool rf_index_paused(const struct rf_index_home *index)
 {
-    struct rf_arena arena;
-    const char *since;
-    bool paused;
-
-    rf_arena_init(&arena, 1 << 16);
-    paused = rf_sink_get_fact(sink, &arena, "paused", &since, NULL) == RF_OK;
-    rf_arena_release(&arena);
-    return paused;
+    return access(index->paused_path, F_OK) == 0;
 }
 
 void rf_index_home_counts(const struct rf_index_home *index, struct rf_sink_counts *out)

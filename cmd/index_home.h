@@ -17,6 +17,7 @@ struct rf_index_home {
     char *path;          /* of the database */
     char *url;           /* "sqlite:PATH" */
     char *metadata_path; /* what Datasette reads beside it */
+    char *paused_path;   /* there while the index is paused */
     bool exists;
 };
 
@@ -31,8 +32,8 @@ char **rf_index_names(struct rf_cli *cli, size_t *count);
 void rf_names_free(char **names, size_t count);
 
 /* Paths and "bundled:NAME" of the mappers in use: the bundled ones, those of the configuration,
- * then the home's own in the order of their names; without the disabled ones. Free with
- * rf_names_free. */
+ * then the home's own in the order of their names; without the disabled ones and modules, whose
+ * names begin with '_'. Free with rf_names_free. */
 char **rf_mapper_paths(struct rf_cli *cli, size_t *count);
 /* "recipes" of "/a/recipes.lua" or "bundled:recipes", in out of RF_NAME_MAX + 1 bytes. */
 void rf_mapper_path_name(const char *path, char *out, size_t size);
@@ -50,8 +51,8 @@ const char *rf_mapper_program(void);
 struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_home *index,
                                    bool write, int *code);
 
-/* Whether the index is paused. */
-bool rf_sink_paused(struct rf_sink *sink);
+/* Whether the index is paused: a file says so, which needs no lock of the index. */
+bool rf_index_paused(const struct rf_index_home *index);
 
 /* What the live lane holds; zeroes when it cannot be read. */
 void rf_index_home_counts(const struct rf_index_home *index, struct rf_sink_counts *out);

@@ -282,7 +282,7 @@ RF_MUST_USE enum rf_status rf_sink_retry(struct rf_sink *sink, const char *mappe
 
 /* ---- small facts of the index ---- */
 
-/* A named text kept with the index: plan, pause flag, store uuid. NULL value removes. */
+/* A named text kept with the index: plan, store uuid. NULL value removes. */
 RF_MUST_USE enum rf_status rf_sink_set_fact(struct rf_sink *sink, const char *name,
                                             const char *value, struct rf_error *err);
 /* In the arena; RF_NOT_FOUND. */

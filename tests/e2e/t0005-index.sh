@@ -181,8 +181,6 @@ pass "a follower indexes what is put"
 run refuge index run
 status_is "another run: status 11" 11
 err_has "names the holder" "$follower"
-run refuge index pause
-status_is "so does pause" 11
 kill -INT "$follower"
 wait "$follower"
 is "SIGINT ends it with status 130" $? 130

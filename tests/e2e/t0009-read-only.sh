@@ -38,7 +38,7 @@ run sealed "$REFUGE" doctor
 out_matches "doctor says what is so" '^warn +home +.* cannot be written'
 
 for words in "put a.json" "delete sha256-$(printf '%064d' 0)" "store compact" "index run" \
-    "index rebuild" "index retry --all" "index pause" "index resume" "index drop main" \
+    "index rebuild" "index retry --all" "index pause" "index drop main" \
     "mapper new words"; do
     # shellcheck disable=SC2086
     run sealed "$REFUGE" $words
