@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/index_home.h"
+#include "cmd/mapper_state.h"
 #include "core/row.h"
 
 #define TALLY_MAX 256 /* mappers counted one by one */
@@ -55,6 +56,10 @@ static void print_lane(struct rf_cli *cli, const struct rf_sink_lane *lane, uint
     rf_out_printf(cli, "  %-9s lane %u at change %llu of %llu%s\n",
                   lane->live ? "live" : "building", lane->id, (unsigned long long)at,
                   (unsigned long long)newest, lag ? "" : ", up to date");
+}
+
+static void print_lane_mappers(struct rf_cli *cli, const struct rf_sink_lane *lane)
+{
     for (size_t i = 0; i < lane->mapper_count; i++)
         rf_out_printf(cli, "            %s %.12s\n", lane->mappers[i].decl->name,
                       lane->mappers[i].identity);
@@ -136,8 +141,8 @@ static uint64_t newest_change(struct rf_cli *cli, int *code)
 }
 
 static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home *index,
-                                  struct rf_sink *sink, uint64_t newest, uint64_t *set_aside,
-                                  struct rf_error *err)
+                                  struct rf_sink *sink, uint64_t newest, bool states,
+                                  uint64_t *set_aside, struct rf_error *err)
 {
     struct rf_sink_counts counts = {0};
     struct rf_sink_lane *lanes = NULL;
@@ -164,8 +169,15 @@ static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home
         rf_out_int(&cli->out, "lanes", (int64_t)count);
         rf_out_int(&cli->out, "seq", (int64_t)at);
         rf_out_int(&cli->out, "lag", (int64_t)(newest > at ? newest - at : 0));
-        for (size_t i = 0; i < count; i++)
+        if (states && count == 0)
+            rf_mapper_states_print(cli, sink, lanes, count);
+        for (size_t i = 0; i < count; i++) {
             print_lane(cli, &lanes[i], newest);
+            if (lanes[i].live && states)
+                rf_mapper_states_print(cli, sink, lanes, count);
+            else
+                print_lane_mappers(cli, &lanes[i]);
+        }
         print_counts(cli, &counts);
         if (count)
             status = print_stopped(cli, sink, &lanes[0], &arena, err);
@@ -177,7 +189,9 @@ static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home
     return status;
 }
 
-static int show_index(struct rf_cli *cli, const char *name, uint64_t newest, uint64_t *set_aside)
+/* states: also how the mapper files stand, which means to load them. */
+static int show_index(struct rf_cli *cli, const char *name, uint64_t newest, bool states,
+                      uint64_t *set_aside)
 {
     struct rf_index_home index;
     struct rf_sink *sink = NULL;
@@ -189,7 +203,7 @@ static int show_index(struct rf_cli *cli, const char *name, uint64_t newest, uin
         sink = rf_index_home_sink(cli, &index, false, &code);
     if (sink) {
         rf_out_begin(&cli->out, "index");
-        status = print_index(cli, &index, sink, newest, set_aside, &err);
+        status = print_index(cli, &index, sink, newest, states, set_aside, &err);
         if (status == RF_OK)
             rf_out_end(&cli->out);
         else
@@ -207,7 +221,8 @@ int cmd_index_status(struct rf_cli *cli)
 
     if (code)
         return code;
-    code = show_index(cli, cli->args.word_count ? cli->args.words[0] : NULL, newest, &set_aside);
+    code = show_index(cli, cli->args.word_count ? cli->args.words[0] : NULL, newest, true,
+                      &set_aside);
     rf_summary_int(cli, "dead_letters", (int64_t)set_aside);
     if (set_aside)
         rf_say(cli, "'refuge index errors' says why %llu %s set aside",
@@ -243,7 +258,7 @@ int cmd_status(struct rf_cli *cli)
     rf_summary_int(cli, "changes", (int64_t)info.next_seq - 1);
     names = rf_index_names(cli, &count);
     for (size_t i = 0; i < count; i++) {
-        int one = show_index(cli, names[i], info.next_seq - 1, &set_aside);
+        int one = show_index(cli, names[i], info.next_seq - 1, false, &set_aside);
 
         code = one ? one : code;
     }

@@ -117,7 +117,8 @@ const struct rf_command rf_commands[] = {
     {.name = "index status",
      .arguments = "[NAME]",
      .help = "how far an index is, and what was set aside",
-     .text = INDEX_NAME_TEXT " Exit status 3 when items are set aside.",
+     .text = INDEX_NAME_TEXT " The mapper files are loaded to say which changed, came, went or "
+                             "broke since the last run. Exit status 3 when items are set aside.",
      .run = cmd_index_status,
      .max = 1},
     {.name = "index errors",

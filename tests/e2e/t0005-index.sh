@@ -38,7 +38,9 @@ out_has "the row is there" "A walk by the river,20"
 run refuge index status
 status_is "index status" 0
 out_has "up to date" "up to date"
-out_has "with its mappers" "notes"
+out_matches "with its mappers" '^ +notes [0-9a-f]{12}$'
+run refuge index status --json
+out_matches "as JSON" '"mappers":.*\{"mapper":"notes","identity":"[0-9a-f]{64}","state":"current"'
 run refuge index errors
 status_is "no errors" 0
 run refuge index why walk.note
@@ -89,14 +91,24 @@ out_has "with its attempts" "attempt 2"
 # A mapper that was mended replaces the running one and maps everything again.
 sed -i 's/error("this note is poison")/text = "mended"/; s/version = "1"/version = "2"/' \
     "$REFUGE_HOME/mappers/notes.lua"
+run refuge index status
+out_matches "status sees a mapper file that changed" \
+    '^ +notes [0-9a-f]{12}, its file changed: the next run builds it anew$'
+run refuge index status --json
+out_matches "in JSON too" '\{"mapper":"notes","identity":"[0-9a-f]{64}","state":"changed"'
 run refuge index run
 status_is "a mended mapper" 0
+run refuge index status
+out_matches "which status does not see then" '^ +notes [0-9a-f]{12}$'
 run refuge sql --csv 'select title from notes order by title'
 out_has "maps what failed" "mended"
 # One that does not load never replaces a running one.
 printf 'return { name = "notes" }\n' >broken.lua
 cp "$REFUGE_HOME/mappers/notes.lua" good.lua
 cp broken.lua "$REFUGE_HOME/mappers/notes.lua"
+run refuge index status
+out_matches "status sees a mapper file that broke" \
+    '^ +notes [0-9a-f]{12}, its file is broken, the version before goes on: .*notes\.lua'
 printf 'Another\n' >another.note
 refuge put another.note >/dev/null
 run refuge index run
@@ -116,6 +128,8 @@ return {
   end,
 }
 LUA
+run refuge index status
+out_matches "status sees a new mapper" '^ +years, the next run builds it$'
 printf 'title,year\nThe Lantern,1921\n' >books.csv
 printf '[{"year":1}]' >books.json
 refuge put books.csv books.json >/dev/null
@@ -133,6 +147,10 @@ part=$(head -1 tries | sed "s/.*'\(.*\)'/\1/")
 run refuge index why "$part"
 out_has "why names what it is a part of" "is a part of books"
 rm "$REFUGE_HOME/mappers/years.lua"
+run refuge index status
+out_matches "status sees a mapper that went" '^ +years [0-9a-f]{12}, its file is gone: the next run drops'
+run env REFUGE_MAPPER=/bin/false "$REFUGE" index status
+out_matches "without a jail it says what it knows" '^ +years [0-9a-f]{12}, its file was not looked at$'
 run refuge index run
 status_is "without that mapper nothing is set aside" 0
 

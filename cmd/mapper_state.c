@@ -1,0 +1,238 @@
+/*
+ * mapper_state.c - how the mapper files of a home stand against what an index runs
+ *
+ *   current   the file is what the index runs       changed   the next run builds its tables anew
+ *   building  a lane beside the live one has it     new       the next run makes its tables
+ *   broken    it does not load: what runs goes on   removed   the next run drops its tables
+ *   double    another mapper has its name           unknown   the jail does not start
+ */
+#include "cmd/mapper_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+#include "core/utf8.h"
+
+struct state {
+    char name[RF_NAME_MAX + 1];
+    const char *state;
+    const char *identity; /* of the version that runs, or NULL */
+    char *message;        /* of a broken one, or NULL */
+};
+
+struct states {
+    struct rf_cli *cli;
+    struct rf_sink *sink;
+    const struct rf_sink_lane *lanes;
+    size_t lane_count;
+    struct rf_arena arena;
+    struct state *list;
+    size_t count;
+};
+
+static const struct rf_sink_mapper *find_in_lane(const struct rf_sink_lane *lane, const char *name)
+{
+    for (size_t i = 0; i < lane->mapper_count; i++) {
+        if (strcmp(lane->mappers[i].decl->name, name) == 0)
+            return &lane->mappers[i];
+    }
+    return NULL;
+}
+
+static const struct rf_sink_lane *live_lane(const struct states *states)
+{
+    return states->lane_count && states->lanes[0].live ? &states->lanes[0] : NULL;
+}
+
+/* Whether a lane beside the live one is made of this version. */
+static bool is_building(const struct states *states, const char *name, const char *identity)
+{
+    for (size_t i = 0; i < states->lane_count; i++) {
+        const struct rf_sink_mapper *one = find_in_lane(&states->lanes[i], name);
+
+        if (!states->lanes[i].live && one && strcmp(one->identity, identity) == 0)
+            return true;
+    }
+    return false;
+}
+
+static struct state *find_state(const struct states *states, const char *name)
+{
+    for (size_t i = 0; i < states->count; i++) {
+        if (strcmp(states->list[i].name, name) == 0)
+            return &states->list[i];
+    }
+    return NULL;
+}
+
+static struct state *add_state(struct states *states, const char *name, const char *state)
+{
+    const struct rf_sink_lane *live = live_lane(states);
+    const struct rf_sink_mapper *running = live ? find_in_lane(live, name) : NULL;
+    struct state *out = &states->list[states->count++];
+
+    snprintf(out->name, sizeof out->name, "%s", name);
+    out->state = state;
+    out->identity = running ? running->identity : NULL;
+    out->message = NULL;
+    return out;
+}
+
+/* ---- what the files are ---- */
+
+static void add_loaded(struct states *states, const struct rf_mapper *mapper)
+{
+    const char *name = rf_mapper_decl(mapper)->name, *identity = rf_mapper_identity(mapper);
+    struct state *one;
+
+    if (find_state(states, name)) {
+        add_state(states, name, "double");
+        return;
+    }
+    one = add_state(states, name, "new");
+    if (one->identity && strcmp(one->identity, identity) == 0)
+        one->state = "current";
+    else if (is_building(states, name, identity))
+        one->state = "building";
+    else if (one->identity)
+        one->state = "changed";
+}
+
+/* The index remembers which mapper a file was when it loaded last. */
+static void add_broken(struct states *states, const char *path, const struct rf_error *err)
+{
+    char *fact = rf_text_join("mapper:", path, ""), name[RF_NAME_MAX + 1];
+    const char *known;
+    struct state *one;
+
+    rf_mapper_path_name(path, name, sizeof name);
+    if (rf_sink_get_fact(states->sink, &states->arena, fact, &known, NULL) == RF_OK)
+        snprintf(name, sizeof name, "%s", known);
+    one = add_state(states, name, "broken");
+    one->message = rf_arena_copy(&states->arena, err->message, strlen(err->message));
+    free(fact);
+}
+
+static void load_files(struct states *states, struct rf_pool *pool, char **paths, size_t count)
+{
+    for (size_t i = 0; i < count && !rf_stop_asked(); i++) {
+        struct rf_mapper *mapper;
+        struct rf_error err = {0};
+
+        if (rf_pool_load(pool, paths[i], &mapper, &err) == RF_OK)
+            add_loaded(states, mapper);
+        else
+            add_broken(states, paths[i], &err);
+    }
+}
+
+static void find_states(struct states *states)
+{
+    struct rf_pool_options options = {.program = rf_mapper_program(), .workers = 1};
+    const struct rf_sink_lane *live = live_lane(states);
+    struct rf_error err = {0};
+    struct rf_pool *pool = NULL;
+    size_t count;
+    char **paths = rf_mapper_paths(states->cli, &count);
+    bool known = rf_pool_open(&pool, &options, &err) == RF_OK;
+
+    states->list = rf_arena_alloc(&states->arena, (count + (live ? live->mapper_count : 0) + 1) *
+                                                      sizeof *states->list);
+    if (known)
+        load_files(states, pool, paths, count);
+    else
+        rf_warn(states->cli, "%s", err.message);
+    for (size_t i = 0; live && i < live->mapper_count; i++) {
+        if (!find_state(states, live->mappers[i].decl->name))
+            add_state(states, live->mappers[i].decl->name, known ? "removed" : "unknown");
+    }
+    rf_pool_close(pool);
+    rf_names_free(paths, count);
+}
+
+/* ---- telling ---- */
+
+static const char *words_of(const struct state *one)
+{
+    static const struct {
+        const char *state, *words;
+    } all[] = {
+        {"current", ""},
+        {"changed", "its file changed: the next run builds it anew"},
+        {"building", "its new version is being built"},
+        {"new", "the next run builds it"},
+        {"removed", "its file is gone: the next run drops its tables"},
+        {"double", "another mapper has this name: left out"},
+        {"unknown", "its file was not looked at"},
+    };
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (strcmp(all[i].state, one->state) == 0)
+            return all[i].words;
+    }
+    return one->identity ? "its file is broken, the version before goes on: "
+                         : "its file is broken and left out: ";
+}
+
+static void print_state(struct rf_cli *cli, const struct state *one)
+{
+    const char *words = words_of(one);
+
+    rf_out_printf(cli, "            %s", one->name);
+    rf_out_printf(cli, one->identity ? " %.12s" : "", one->identity);
+    rf_out_printf(cli, "%s%s", words[0] ? ", " : "", words);
+    if (one->message)
+        rf_out_word(cli, rf_bytes_text(one->message));
+    rf_out_printf(cli, "\n");
+}
+
+static void put_member(struct rf_buf *buf, const char *key, const char *value)
+{
+    struct rf_buf clean;
+
+    rf_buf_printf(buf, "%s\"%s\":", buf->data[buf->size - 1] == '{' ? "" : ",", key);
+    rf_buf_init(&clean, RF_ERROR_SIZE * 4);
+    if (value)
+        rf_utf8_clean(&clean, rf_bytes_text(value), false, NULL, NULL);
+    if (value)
+        rf_json_put_string(buf, rf_buf_bytes(&clean));
+    else
+        rf_buf_put_text(buf, "null");
+    rf_buf_release(&clean);
+}
+
+static void print_json(struct states *states)
+{
+    struct rf_buf buf;
+
+    rf_buf_init(&buf, (size_t)16 << 20);
+    rf_buf_put_u8(&buf, '[');
+    for (size_t i = 0; i < states->count; i++) {
+        const struct state *one = &states->list[i];
+
+        rf_buf_put_text(&buf, i ? ",{" : "{");
+        put_member(&buf, "mapper", one->name);
+        put_member(&buf, "identity", one->identity);
+        put_member(&buf, "state", one->state);
+        put_member(&buf, "message", one->message);
+        rf_buf_put_u8(&buf, '}');
+    }
+    rf_buf_put_u8(&buf, ']');
+    rf_out_raw(&states->cli->out, "mappers", rf_buf_bytes(&buf));
+    rf_buf_release(&buf);
+}
+
+void rf_mapper_states_print(struct rf_cli *cli, struct rf_sink *sink,
+                            const struct rf_sink_lane *lanes, size_t count)
+{
+    struct states states = {.cli = cli, .sink = sink, .lanes = lanes, .lane_count = count};
+
+    rf_arena_init(&states.arena, (size_t)64 << 20);
+    find_states(&states);
+    for (size_t i = 0; i < states.count; i++)
+        print_state(cli, &states.list[i]);
+    if (cli->out.json)
+        print_json(&states);
+    rf_arena_release(&states.arena);
+}

@@ -1,0 +1,15 @@
+/*
+ * mapper_state.h - how the mapper files of a home stand against what an index runs
+ */
+#ifndef RF_CMD_MAPPER_STATE_H
+#define RF_CMD_MAPPER_STATE_H
+
+#include "cmd/index_home.h"
+
+/* Load the mapper files in the jail and tell of each mapper what the next run will do with it: as
+ * lines of text, and as the member "mappers" of the object being written. lanes as rf_sink_lanes
+ * gives them. */
+void rf_mapper_states_print(struct rf_cli *cli, struct rf_sink *sink,
+                            const struct rf_sink_lane *lanes, size_t count);
+
+#endif
