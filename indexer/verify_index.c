@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -158,6 +159,7 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
     if (status == RF_OK)
         status = rf_index_run(index, false, err);
     rf_index_close(index);
+    malloc_trim(0); /* the writer's cache is in pieces of the heap; comparing needs as much again */
     return status;
 }
 

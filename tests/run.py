@@ -186,7 +186,8 @@ def fault_jobs(options):
                    + seed + amount + list(more), preset, timeout=14400 if options.all else 1200)
 
     return [job("crash_store", "release"), job("crash_index", "release"),
-            job("histories", "release"), job("controls", "controls")]
+            job("histories", "release"), job("memory", "release"),
+            job("controls", "controls")]
 
 
 def plan(options):

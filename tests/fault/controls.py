@@ -2,7 +2,7 @@
 """controls.py - each safeguard is needed: without it, its harness fails
 
 Reads the table of safeguards in tests/README.md. The third column names what must fail when the
-safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, or the
+safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, `memory`, or the
 test programs of the preset `controls`. A control that passes means that the promise is not tested.
 """
 import collections
@@ -15,6 +15,7 @@ import sys
 import crash_index
 import crash_store
 import faultlib
+import memory
 from faultlib import tap
 
 Control = collections.namedtuple("Control", "name harness detail")
@@ -99,6 +100,8 @@ def main():
             try_harness(options.build, control, crash_store.Store, options.seed, options.points)
         elif control.harness == "crash_index":
             try_harness(options.build, control, crash_index.Index, options.seed, options.points)
+        elif control.harness == "memory":
+            memory.try_control(options.build, control.name)
         else:
             try_program(options.build, control, sound)
     tap.ok(count > 0, "there are controls")
