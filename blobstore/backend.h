@@ -77,6 +77,9 @@ struct rf_store_ops {
                              void (*problem)(void *user, const char *line),
                              void (*progress)(void *user, uint64_t done, uint64_t total),
                              void *user, struct rf_error *err);
+    enum rf_status (*check)(struct rf_store *store, uint64_t *damaged,
+                            void (*problem)(void *user, const char *line), void *user,
+                            struct rf_error *err);
     enum rf_status (*compact)(struct rf_store *store, uint64_t *freed, struct rf_error *err);
 };
 

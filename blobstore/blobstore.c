@@ -398,6 +398,13 @@ enum rf_status rf_store_verify(struct rf_store *store, struct rf_verify_report *
     return store->ops->verify(store, out, problem, progress, user, err);
 }
 
+enum rf_status rf_store_check(struct rf_store *store, uint64_t *damaged,
+                              void (*problem)(void *user, const char *line), void *user,
+                              struct rf_error *err)
+{
+    return store->ops->check(store, damaged, problem, user, err);
+}
+
 enum rf_status rf_store_compact(struct rf_store *store, uint64_t *freed, struct rf_error *err)
 {
     uint64_t none;

@@ -251,6 +251,13 @@ RF_MUST_USE enum rf_status rf_store_verify(struct rf_store *store, struct rf_ver
                                                             uint64_t total),
                                            void *user, struct rf_error *err);
 
+/* The part of rf_store_verify that costs little: the first record of every file of the log, which
+ * says whose it is and which nobody reads while all is well. *damaged: how many; problem is called
+ * for each. */
+RF_MUST_USE enum rf_status rf_store_check(struct rf_store *store, uint64_t *damaged,
+                                          void (*problem)(void *user, const char *line),
+                                          void *user, struct rf_error *err);
+
 /* Copy sealed segments that are more than half dead, dead records as headers only (WRITE mode).
  * Also runs by itself after deletes. *freed: bytes given back; may be NULL. */
 RF_MUST_USE enum rf_status rf_store_compact(struct rf_store *store, uint64_t *freed,

@@ -460,5 +460,6 @@ const struct rf_store_ops rf_store_disk_ops = {
     .feed_cursor = rf_disk_feed_cursor,
     .feed_cancel = rf_disk_feed_cancel,
     .verify = rf_disk_verify,
+    .check = rf_disk_check,
     .compact = rf_disk_compact,
 };

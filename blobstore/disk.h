@@ -133,6 +133,9 @@ void rf_disk_feed_cancel(struct rf_feed *feed);
  * what unfinished work left. Adds to *count what it removes. */
 RF_MUST_USE enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,
                                          struct rf_error *err);
+RF_MUST_USE enum rf_status rf_disk_check(struct rf_store *store, uint64_t *damaged,
+                                         void (*problem)(void *user, const char *line),
+                                         void *user, struct rf_error *err);
 RF_MUST_USE enum rf_status rf_disk_verify(struct rf_store *store, struct rf_verify_report *out,
                                           void (*problem)(void *user, const char *line),
                                           void (*progress)(void *user, uint64_t done,

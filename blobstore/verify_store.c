@@ -311,6 +311,20 @@ static void tell_lost(struct verify *v)
     }
 }
 
+enum rf_status rf_disk_check(struct rf_store *base, uint64_t *damaged,
+                             void (*problem)(void *user, const char *line), void *user,
+                             struct rf_error *err)
+{
+    struct verify v = {.disk = (struct rf_disk *)base, .problem = problem, .user = user};
+    struct rf_head_state state;
+    enum rf_status status = rf_disk_state(v.disk, &state, err);
+
+    if (status == RF_OK)
+        check_begins(&v);
+    *damaged = v.report.corrupt;
+    return status;
+}
+
 enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *out,
                               void (*problem)(void *user, const char *line),
                               void (*progress)(void *user, uint64_t done, uint64_t total),

@@ -16,6 +16,7 @@
 #include "cmd/settings.h"
 
 #define SPACE_LOW ((uint64_t)1 << 30) /* bytes free that call for a warning */
+#define CHANGES_LOOK 1000             /* oldest and newest changes that are looked at */
 
 enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
 
@@ -135,6 +136,52 @@ static void check_space(struct doctor *doctor)
 
 /* ---- store ---- */
 
+static void tell_damage(void *user, const char *line)
+{
+    tell(user, VERDICT_FAIL, "store", "%s; 'refuge store verify' looks for more", line);
+}
+
+/* Some changes from one on, as any reader gets them. RF_END at the queue's end. */
+static enum rf_status look_at_changes(struct doctor *doctor, struct rf_store *store,
+                                      const struct rf_cursor *from, struct rf_error *err)
+{
+    struct rf_feed *feed = NULL;
+    struct rf_change change;
+    enum rf_status status = rf_feed_open(&feed, store, from, err);
+
+    for (int i = 0; status == RF_OK && i < CHANGES_LOOK; i++) {
+        status = rf_feed_next(feed, &change, 0, err);
+        if (status == RF_CORRUPT) {
+            tell_damage(doctor, err->message);
+            rf_error_clear(err);
+            status = RF_OK;
+        }
+    }
+    rf_feed_close(feed);
+    if (status == RF_TIMEOUT) {
+        rf_error_clear(err);
+        return RF_END;
+    }
+    return status;
+}
+
+/* What costs little: the beginnings of the log's files, its oldest and its newest changes. */
+static enum rf_status check_log(struct doctor *doctor, struct rf_store *store,
+                                const struct rf_store_info *info, struct rf_error *err)
+{
+    struct rf_cursor newest = {.generation = info->generation};
+    uint64_t damaged;
+    enum rf_status status = rf_store_check(store, &damaged, tell_damage, doctor, err);
+
+    if (status == RF_OK)
+        status = look_at_changes(doctor, store, NULL, err);
+    if (status == RF_OK && info->next_seq > info->oldest_seq + 2 * CHANGES_LOOK) {
+        newest.seq = info->next_seq - 1 - CHANGES_LOOK;
+        status = look_at_changes(doctor, store, &newest, err);
+    }
+    return status == RF_END ? RF_OK : status;
+}
+
 static void check_store(struct doctor *doctor)
 {
     struct rf_store_options options = {.mode = doctor->read_only ? RF_STORE_READ : RF_STORE_WRITE};
@@ -143,6 +190,7 @@ static void check_store(struct doctor *doctor)
     struct rf_store *store = NULL;
     enum rf_status status;
     char size[RF_SIZE_TEXT];
+    unsigned failed;
 
     options.segment_bytes = rf_settings_segment_bytes(doctor->cli->settings);
     status = rf_store_open(&store, doctor->cli->home.store_url, &options, &err);
@@ -164,10 +212,13 @@ static void check_store(struct doctor *doctor)
         rf_store_part_describe((enum rf_store_part)part, info.mended & part, words, sizeof words);
         tell(doctor, VERDICT_WARN, "store", "%s", words);
     }
+    failed = doctor->counts[VERDICT_FAIL];
+    if (status == RF_OK)
+        status = check_log(doctor, store, &info, &err);
     if (status)
         tell(doctor, VERDICT_FAIL, "store", "%s%s", err.message,
              status == RF_NOT_FOUND ? "; 'refuge init' makes it" : "");
-    else
+    else if (doctor->counts[VERDICT_FAIL] == failed)
         tell(doctor, VERDICT_OK, "store",
              "%s, %s, %s; 'refuge store verify' reads all of it", RF_COUNT(info.blobs, "blob"),
              rf_size_format(info.bytes, size), RF_COUNT(info.next_seq - 1, "change"));

@@ -200,6 +200,32 @@ status_is "store verify --repair" 0
 run refuge store verify
 out_has "nothing is missing" "0 corrupt, 0 missing"
 
+# Damage at the front of the log, which nothing trips over at once: doctor looks there.
+cp -r "$REFUGE_HOME" "$tmp/hurt"
+flip() # OFFSET: invert a byte of the oldest file of the log
+{
+    python3 - "$(find "$tmp/hurt/store/home/log" -type f | sort | head -n 1)" "$1" <<'PYTHON'
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(int(sys.argv[2]))
+    byte = file.read(1)[0]
+    file.seek(int(sys.argv[2]))
+    file.write(bytes([byte ^ 255]))
+PYTHON
+}
+flip 20
+run refuge --home "$tmp/hurt" doctor
+status_is "doctor looks at the first record of the log" 1
+out_matches "names it" '^fail +store +the begin record of segment 0000000000000001-'
+out_has "and who looks for more" "'refuge store verify'"
+flip 20
+run refuge --home "$tmp/hurt" doctor
+status_is "a sound log" 0
+flip 204
+run refuge --home "$tmp/hurt" doctor
+status_is "and at the first changes" 1
+out_matches "named as well" '^fail +store +change 1 of the log is damaged'
+
 # Damage: one byte of a blob, on disk.
 python3 - "$REFUGE_HOME/store/home" <<'PYTHON' || fail "damage"
 import os, sys
