@@ -18,6 +18,7 @@
 
 #include "blobstore/disk.h"
 #include "core/control.h"
+#include "core/holder.h"
 
 #define FILE_NAME "store.json"
 #define TEMP_NAME "store.json.tmp"
@@ -261,12 +262,17 @@ static bool is_free(int fd)
     return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK;
 }
 
+/* The kernel knows who holds the folder; else what the holder wrote. */
 static enum rf_status locked(struct rf_disk *disk, struct rf_error *err)
 {
-    int fd = openat(disk->dir, LOCK_NAME, O_RDONLY | O_CLOEXEC);
-    char text[LOCK_SIZE] = "", command[112] = "";
+    char text[LOCK_SIZE] = "", command[112] = "", holder[RF_HOLDER_SIZE];
     long pid = 0;
+    int fd;
 
+    if (rf_holder_find(disk->dir, holder))
+        return rf_error_set(err, RF_LOCKED, "store '%s' is locked by process %s", disk->path,
+                            holder);
+    fd = openat(disk->dir, LOCK_NAME, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
         read_lock(fd, text);
         close(fd);

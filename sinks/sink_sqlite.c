@@ -9,6 +9,7 @@
 #include "sinks/sink_sqlite.h"
 
 #include "core/control.h"
+#include "core/holder.h"
 #include "sinks/grams.h"
 
 #include <errno.h>
@@ -40,15 +41,20 @@ static char *beside(const char *path, const char *suffix)
     return out;
 }
 
+/* The kernel knows the holder; else what it wrote, which may be that of the one before. */
 static enum rf_status locked(const char *path, int fd, struct rf_error *err)
 {
-    char holder[32] = "";
-    ssize_t size = pread(fd, holder, sizeof holder - 1, 0);
+    char holder[RF_HOLDER_SIZE] = "";
+    ssize_t size;
 
-    holder[size > 0 ? (size_t)size : 0] = '\0';
-    holder[strcspn(holder, "\n")] = '\0';
-    return rf_error_set(err, RF_LOCKED, "index '%s' is being written by process %s", path,
-                        holder[0] ? holder : "unknown");
+    if (!rf_holder_find(fd, holder)) {
+        size = pread(fd, holder, sizeof holder - 1, 0);
+        holder[size > 0 ? (size_t)size : 0] = '\0';
+        holder[strcspn(holder, "\n")] = '\0';
+    }
+    if (!holder[0])
+        return rf_error_set(err, RF_LOCKED, "index '%s' is being written by another process", path);
+    return rf_error_set(err, RF_LOCKED, "index '%s' is being written by process %s", path, holder);
 }
 
 static void sleep_ms(int ms)

@@ -198,12 +198,26 @@ wait_for 60 "a follower to index a new file" has_row
 pass "a follower indexes what is put"
 run refuge index run
 status_is "another run: status 11" 11
-err_has "names the holder" "$follower"
+err_has "names the holder" "process $follower (refuge index run --follow)"
 kill -INT "$follower"
 wait "$follower"
 is "SIGINT ends it with status 130" $? 130
 run refuge index run
 status_is "the lock is free again" 0
+
+# Whoever holds the lock is told as the kernel knows it, not as some file says.
+printf '1\n' >"$REFUGE_HOME/index/main.db.lock"
+background flock "$REFUGE_HOME/index/main.db.lock" sleep 600
+lock_is_held() { ! flock -n "$REFUGE_HOME/index/main.db.lock" true; }
+wait_for 20 "the lock to be taken" lock_is_held
+run refuge index run --wait 1
+status_is "a lock that somebody else holds" 11
+err_has "is told with process and command" "process $pid (flock "
+err_has "also while it waits" "waiting up to 1 s"
+kill "$pid"
+run flock -n "$REFUGE_HOME/store/home" "$REFUGE" put --wait 0 walk.note
+status_is "the store likewise" 11
+err_matches "with process and command" 'process [0-9]+ \(flock -n '
 
 run refuge index run second
 status_is "a second index" 0

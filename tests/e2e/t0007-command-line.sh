@@ -130,7 +130,7 @@ locked()
 }
 wait_for 20 "the store to be held" locked
 pass "the store is held: status 11"
-err_matches "and by whom" '[0-9]'
+err_matches "and by whom" 'process [0-9]+ \(refuge put'
 run refuge ls
 status_is "readers need no lock" 0
 kill "$holder" 2>/dev/null
