@@ -124,6 +124,10 @@ struct stream {
 
 static const struct stream fixed_streams[] = {
     {"lane", 1, "SELECT state AS lane, position FROM refuge_lanes WHERE state = 'live'"},
+    {"refuge_facts", 1, "SELECT name AS fact, value FROM refuge_facts WHERE name = 'store'"},
+    {"refuge_tables", 2,
+     "SELECT l.name AS mapper, x.name AS \"table\", x.title, x.search FROM refuge_tables x JOIN "
+     "temp.live l ON l.id = x.mapper ORDER BY l.name, x.name"},
     {"mappers", 1, "SELECT name AS mapper, identity FROM temp.live ORDER BY name"},
     {"items", 1,
      "SELECT item, seq, deleted, ts, CASE deleted WHEN 0 THEN kind END AS kind, "
@@ -150,7 +154,7 @@ static const struct stream fixed_streams[] = {
      "SELECT b.item, l.name AS mapper, x.n, x.\"column\", x.kind, x.\"table\" FROM refuge_cuts x "
      LIVE_ONLY "WHERE " NOT_LEFT_OUT "ORDER BY b.item, l.name, x.n, x.\"column\", x.kind"},
 };
-enum { FIXED_COUNT = sizeof fixed_streams / sizeof *fixed_streams };
+enum { FIXED_COUNT = sizeof fixed_streams / sizeof *fixed_streams, DIGEST_FROM = 2 };
 
 /* The stream of a mapper table; sql to be freed by sqlite3_free. */
 static char *table_sql(const struct rf_decl *decl, const struct rf_table *table)
@@ -889,8 +893,8 @@ enum rf_status rf_sqlite_digest(const char *path, char out[65], struct rf_error 
         status = rf_sqlite_live(&side.db, &side.arena, &side.live, err);
     if (!status)
         status = leave_out(sides, 1, err);
-    /* Where the lane stands is not part of what it holds. */
-    for (size_t i = 1; !status && i < FIXED_COUNT; i++)
+    /* Where the lane stands, and in which store, is not part of what it holds. */
+    for (size_t i = DIGEST_FROM; !status && i < FIXED_COUNT; i++)
         status = hash_stream(&side, hasher, &fixed_streams[i], err);
     if (!status)
         status = hash_tables(&side, hasher, err);

@@ -73,6 +73,36 @@ static enum rf_status parse_decl(struct rf_decl **out, struct rf_arena *arena, s
     return status;
 }
 
+static enum rf_status damaged(struct rf_db *db, const char *what, struct rf_error *err)
+{
+    return rf_error_set(err, RF_CORRUPT,
+                        "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
+                        "again by 'refuge index run'",
+                        db->path, what);
+}
+
+/* Every mapper of a lane has its text and declaration. */
+static enum rf_status check_texts(struct rf_db *db, uint32_t lane, struct rf_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    char what[256];
+    enum rf_status status;
+
+    status = rf_db_prepare(db, &stmt, err,
+                           "SELECT group_concat(name, ', ') FROM refuge_lane_mappers WHERE lane = "
+                           "%lld AND identity NOT IN (SELECT identity FROM refuge_mappers)",
+                           (long long)lane);
+    if (!status)
+        status = rf_db_step(db, stmt, err);
+    if (!status && sqlite3_column_type(stmt, 0) != SQLITE_NULL) {
+        snprintf(what, sizeof what, "table refuge_mappers lacks the text of %.200s",
+                 rf_db_text(stmt, 0));
+        status = damaged(db, what, err);
+    }
+    sqlite3_finalize(stmt);
+    return status;
+}
+
 static enum rf_status max_of(struct rf_sqlite *sink, const char *table, const char *column,
                              int64_t mapper, int64_t *top, struct rf_error *err)
 {
@@ -167,12 +197,7 @@ static enum rf_status load_mappers(struct rf_sqlite *sink, struct rf_sqlite_lane
     sqlite3_finalize(stmt);
     if (status && status != RF_END)
         return status;
-    if ((int64_t)lane->mapper_count != count)
-        return rf_error_set(err, RF_CORRUPT,
-                            "index '%s' is damaged: the text of a mapper is missing; make it again "
-                            "with 'refuge index rebuild'",
-                            sink->db.path);
-    return RF_OK;
+    return check_texts(&sink->db, lane->id, err);
 }
 
 static void free_table(struct rf_sqlite_table *table)
@@ -300,7 +325,7 @@ enum rf_status rf_sqlite_live(struct rf_db *db, struct rf_arena *arena, struct r
         out->count++;
     }
     sqlite3_finalize(stmt);
-    return status == RF_END ? RF_OK : status;
+    return status && status != RF_END ? status : check_texts(db, out->lane, err);
 }
 
 /* ---- the list ---- */
@@ -340,7 +365,7 @@ static enum rf_status list_mappers(struct rf_sqlite *sink, struct rf_arena *aren
     }
     lane->mappers = mappers;
     sqlite3_finalize(stmt);
-    return status == RF_END ? RF_OK : status;
+    return status && status != RF_END ? status : check_texts(&sink->db, lane->id, err);
 }
 
 enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
@@ -349,7 +374,7 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
     struct rf_sqlite *sink = of(base);
     sqlite3_stmt *stmt = NULL;
     struct rf_sink_lane *list;
-    int64_t rows;
+    int64_t rows, orphans = 0;
     size_t used = 0;
     bool held = rf_db_hold(&sink->db);
     enum rf_status status;
@@ -378,9 +403,15 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
             break;
     }
     sqlite3_finalize(stmt);
+    if (status == RF_END)
+        status = rf_db_int(&sink->db, &orphans, 0, err,
+                           "SELECT count(*) FROM refuge_lane_mappers WHERE lane NOT IN "
+                           "(SELECT id FROM refuge_lanes)");
     rf_db_let_go(&sink->db, held);
-    if (status != RF_END)
+    if (status)
         return status;
+    if (orphans)
+        return damaged(&sink->db, "table refuge_lanes lacks a lane that has mappers", err);
     *lanes = list;
     *count = used;
     return RF_OK;

@@ -121,6 +121,18 @@ damage "an item gone" "$good" \
 damage "a deleted item said to be there" "$doomed" \
     "UPDATE blobs SET deleted = 0 WHERE item = '$doomed';"
 
+damage "the mappers' texts gone" "refuge_mappers history record" "DELETE FROM refuge_mappers;"
+damage "one mapper's text gone" "refuge_mappers record" \
+    "DELETE FROM refuge_mappers WHERE name = 'record';"
+damage "a mapper's text changed" "record" \
+    "UPDATE refuge_mappers SET bundle = replace(bundle, 'flatten', 'flattem') WHERE name = 'record';"
+damage "the facts gone" "refuge_facts store" "DELETE FROM refuge_facts;"
+damage "another store's uuid" "refuge_facts store" \
+    "UPDATE refuge_facts SET value = '00000000-0000-4000-8000-000000000000' WHERE name = 'store';"
+damage "the tables of mappers gone" "refuge_tables" "DELETE FROM refuge_tables;"
+damage "the lanes gone" "refuge_lanes" "DELETE FROM refuge_lanes;"
+damage "the lanes' mappers gone" "refuge_lane_mappers" "DELETE FROM refuge_lane_mappers;"
+
 rm -f "$database" "$database-wal" "$database-shm"
 cp "$tmp/good.db" "$database"
 run refuge index verify
