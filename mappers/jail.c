@@ -46,6 +46,21 @@ static const int refused[] = {SCMP_SYS(openat),     SCMP_SYS(open),       SCMP_S
                               SCMP_SYS(ioctl),      SCMP_SYS(pipe)};
 #endif
 
+/* An argument is this value. */
+static struct scmp_arg_cmp equals(unsigned argument, uint64_t value)
+{
+    return (struct scmp_arg_cmp){.arg = argument, .op = SCMP_CMP_EQ, .datum_a = value};
+}
+
+#if !RF_SANITIZED
+/* These bits of an argument are as in value. */
+static struct scmp_arg_cmp has_bits(unsigned argument, uint64_t bits, uint64_t value)
+{
+    return (struct scmp_arg_cmp){.arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = bits,
+                                 .datum_b = value};
+}
+#endif
+
 static int add_rules(scmp_filter_ctx context)
 {
     int failed = 0;
@@ -57,17 +72,17 @@ static int add_rules(scmp_filter_ctx context)
         failed |= seccomp_rule_add(context, SCMP_ACT_ERRNO(EACCES), refused[i], 0);
 #else
     failed |= seccomp_rule_add(context, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
-                               SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-                               SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+                               has_bits(2, PROT_EXEC, 0),
+                               has_bits(3, MAP_ANONYMOUS, MAP_ANONYMOUS));
     failed |= seccomp_rule_add(context, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-                               SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_WRITE, 0));
+                               has_bits(2, PROT_WRITE, 0));
     failed |= seccomp_rule_add(context, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-                               SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+                               has_bits(2, PROT_EXEC, 0));
 #endif
     failed |= seccomp_rule_add(context, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 2,
-                               SCMP_A0(SCMP_CMP_EQ, RF_ZYGOTE_FD), SCMP_A4(SCMP_CMP_EQ, 0));
+                               equals(0, RF_ZYGOTE_FD), equals(4, 0));
     failed |= seccomp_rule_add(context, SCMP_ACT_ALLOW, SCMP_SYS(recvfrom), 1,
-                               SCMP_A0(SCMP_CMP_EQ, RF_ZYGOTE_FD));
+                               equals(0, RF_ZYGOTE_FD));
     return failed;
 }
 

@@ -239,6 +239,8 @@ static int base_getmetatable(lua_State *L)
 
 static int base_setmetatable(lua_State *L)
 {
+    if (rf_host_to(L, 1, RF_TAG_ROOM))
+        rf_host_error(L, "setmetatable: this table is read-only");
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_argcheck(L, lua_isnil(L, 2) || lua_istable(L, 2), 2, "nil or table expected");
     if (luaL_getmetafield(L, 1, "__metatable"))
@@ -258,6 +260,8 @@ static int base_setmetatable(lua_State *L)
 
 static int base_rawset(lua_State *L)
 {
+    if (rf_host_to(L, 1, RF_TAG_ROOM))
+        rf_host_error(L, "rawset: this table is read-only");
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checkany(L, 2);
     luaL_checkany(L, 3);
@@ -433,6 +437,21 @@ static void push_key_list(lua_State *L, const struct key *keys, size_t count)
     }
 }
 
+/* A room (rf_host_freeze) is gone through by a copy: the table behind it stays out of reach. */
+static void copy_room(lua_State *L)
+{
+    lua_getmetatable(L, 1);
+    lua_getfield(L, -1, "__index");
+    lua_newtable(L);
+    lua_pushnil(L);
+    while (lua_next(L, -3)) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        lua_rawset(L, -4);
+    }
+    lua_replace(L, 1);
+}
+
 /* Upvalues: list_step, key_step. */
 static int base_pairs(lua_State *L)
 {
@@ -440,6 +459,8 @@ static int base_pairs(lua_State *L)
     size_t count;
     bool is_list;
 
+    if (rf_host_to(L, 1, RF_TAG_ROOM))
+        copy_room(L);
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     count = count_keys(L, &is_list);

@@ -284,7 +284,7 @@ struct rf_bytes rf_host_window(lua_State *L, int window_index, uint64_t offset, 
     if (w->blob && (!env->mapping || w->blob->call != env->call))
         rf_host_error(L, "%s: this iterator was of another call", what);
     if (offset >= w->size)
-        return (struct rf_bytes){0};
+        return rf_bytes("", 0);
     if (w->in_memory)
         return rf_bytes(w->whole.data + offset, (size_t)(w->size - offset));
     if (want > w->size - offset)

@@ -278,9 +278,18 @@ static int refuse_write(lua_State *L)
                          lua_tostring(L, lua_upvalueindex(1)));
 }
 
+/* What scripts get is a userdata: table.insert and its like take tables only, and change them
+ * whatever their metatable says. */
 void rf_host_freeze(lua_State *L, const char *what)
 {
-    lua_newtable(L);     /* the table scripts get */
+    uint32_t *tag;
+
+    if (!RF_SAFEGUARD("lua-rooms-frozen")) {
+        lua_newtable(L);
+    } else {
+        tag = lua_newuserdata(L, sizeof *tag);
+        *tag = RF_TAG_ROOM;
+    }
     lua_createtable(L, 0, 3);
     lua_pushvalue(L, -3);
     lua_setfield(L, -2, "__index");

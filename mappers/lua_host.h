@@ -22,8 +22,8 @@
 #define RF_TRACEBACK_SIZE 4096
 #define RF_WINDOW ((size_t)256 * 1024) /* bytes read at once of content that is not in memory */
 
-/* A blob, time or buffer made by us; the only full userdata a script can ever hold. */
-enum rf_tag { RF_TAG_BLOB = 0x52460001, RF_TAG_TIME, RF_TAG_WINDOW };
+/* A blob, time, buffer or room made by us; the only full userdata a script can ever hold. */
+enum rf_tag { RF_TAG_BLOB = 0x52460001, RF_TAG_TIME, RF_TAG_WINDOW, RF_TAG_ROOM };
 
 struct rf_lua_time {
     uint32_t tag;
@@ -109,7 +109,8 @@ struct rf_host_function {
 };
 void rf_host_register(lua_State *L, const struct rf_host_function *functions, size_t count);
 
-/* Replace the table on top by one that reads the same and refuses writes; what: its name. */
+/* Replace the table on top by a value that is indexed as it is and cannot be changed; what: its
+ * name. */
 void rf_host_freeze(lua_State *L, const char *what);
 
 /* ---- values (lua_base.c) ---- */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/control.h"
 #include "mappers/lua_env.h"
 #include "mappers/worker.h"
 #include "mappers/zygote.h"
@@ -49,7 +50,8 @@ static void warm(void)
     for (int i = 0; i < 1024; i++)
         numbers[i] = (i * 7919) % 1024;
     qsort(numbers, 1024, sizeof numbers[0], by_value);
-    rf_blobref_of(&ref, rf_bytes_text(chunk));
+    if (RF_SAFEGUARD("zygote-warm"))
+        rf_blobref_of(&ref, rf_bytes_text(chunk));
     if (rf_env_open(&env, "warm.lua", rf_bytes_text(chunk), NULL, &options, &err) == RF_OK)
         rf_env_close(env);
 }

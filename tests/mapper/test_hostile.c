@@ -29,7 +29,7 @@ static const char good_body[] =
     "local ok, why = pcall(error, {code = 7}) "
     "local s = ('%s|%s|%s|%d|%s'):format(table.concat(seen, ','), ('y'):rep(3):upper(), "
     "refuge.json.encode({1, 'two'}), select('#', 1, 2), tostring(1.5)) "
-    "if ok or why.code ~= 7 or rawget(string, 'seen') or tostring(nil) ~= 'nil' or refuge[1] or "
+    "if ok or why.code ~= 7 or string.seen or tostring(nil) ~= 'nil' or refuge[1] or "
     "string[1] or table[1] then s = 'bad' end "
     "row{word = s .. '|' .. blob:content(), num = math.floor(2.5) + #blob:sub(1, 2)}";
 static const char good_word[] = "a1,b2,c3|YYY|[1,\"two\"]|2|1.5|good";

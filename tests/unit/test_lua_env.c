@@ -76,7 +76,14 @@ static void freezes(void **state)
     expect_failure("refuge.json.decode = 1", "read-only");
     expect_failure("rawset(string, 'find', 1)", "read-only");
     expect_failure("emit.t = 1", "read-only");
-    expect_failure("setmetatable(string, {})", "protected");
+    expect_failure("setmetatable(string, {})", "read-only");
+    expect_failure("table.insert(refuge, 1)", "bad argument");
+    expect_failure("table.sort(refuge.json)", "bad argument");
+    expect_failure("table.remove(emit)", "bad argument");
+    expect("for k in pairs(refuge.csv) do out(k) end", "t:\"json\"\nt:\"records\"\nt:\"rows\"\n");
+    expect("local _, state = pairs(string) for _, t in ipairs(state) do\n"
+           "if type(t) == 'table' then t.find = nil end end out(tostring(string.find ~= nil))",
+           "t:\"true\"\n");
     expect_failure("setmetatable({}, { __mode = 'k' })", "weak tables are left out");
     assert_true(harness_open(&h, "function helper() return 'x' end\n"
                                  "return { name = 'm', tables = { t = { columns = { 'v text' } } },"

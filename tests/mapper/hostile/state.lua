@@ -19,6 +19,43 @@ if refuge.seen then row{word = 'escaped'} end refuge.seen = 1 row{word = 'clean'
 --# a field of refuge.json
 if refuge.json.seen then row{word = 'escaped'} end rawset(refuge.json, 'seen', 1) row{word =
 'clean'}
+--# an item of refuge
+if refuge[1] then row{word = 'escaped'} end table.insert(refuge, 'seen') row{word = 'clean'}
+--# an item of refuge.json
+if refuge.json[1] then row{word = 'escaped'} end table.insert(refuge.json, 1, 'seen') row{word =
+'clean'}
+--# an item of string
+if string[1] or ('')[1] then row{word = 'escaped'} end table.insert(string, 'seen')
+row{word = 'clean'}
+--# an item of table
+if table[1] then row{word = 'escaped'} end table.insert(table, 'seen') row{word = 'clean'}
+--# an item of math, of coroutine, of bit
+for _, room in ipairs({math, coroutine, bit}) do
+if room[1] then row{word = 'escaped'} end pcall(table.insert, room, 'seen') end
+--# an item of emit
+if pcall(function() return emit[1] == 'seen' or nil + 1 end) then row{word = 'escaped'} end
+table.insert(emit, 'seen') row{word = 'clean'}
+--# an item of refuge by sort
+table.sort(refuge, function(a, b) row{word = 'escaped'} return false end) row{word = 'clean'}
+--# an item of refuge by remove
+table.remove(refuge) table.remove(string, 1) row{word = 'clean'}
+--# a field of emit by rawset
+if pcall(function() return rawget(emit, 'seen') + 1 end) then row{word = 'escaped'} end
+rawset(emit, 'seen', 1) row{word = 'clean'}
+--# a field of refuge.text by rawset
+if refuge.text.seen then row{word = 'escaped'} end rawset(refuge.text, 'seen', 1)
+row{word = 'clean'}
+--# rooms by setmetatable
+for _, room in ipairs({refuge, refuge.json, string, table, math, emit}) do
+pcall(setmetatable, room, {__index = function() return 'escaped' end}) end
+row{word = refuge.nothing or string.nothing or 'clean'}
+--# the table behind a room by pairs
+if not string.find then row{word = 'escaped'} end
+local _, state = pairs(string) for i = 1, #state do if type(state[i]) == 'table' then
+state[i].find = nil state[i][1] = 'seen' end end row{word = string[1] or 'clean'}
+--# rooms by a metamethod of one's own
+local t = setmetatable({}, {__newindex = refuge}) if refuge.seen then row{word = 'escaped'} end
+t.seen = 1 row{word = 'clean'}
 --# replace string.rep
 string.rep = function() return 'escaped' end row{word = ('clean'):rep(1)}
 --# replace string.upper by rawset
