@@ -230,20 +230,43 @@ enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_mapper_item *i
 
 /* ---- parts ---- */
 
+/* Append the bytes that a mapper put before a range, and the range. */
+static bool put_headed(struct rf_buf *buf, struct rf_mapper_item *parent,
+                       const struct rf_record *record)
+{
+    struct rf_mapper_item range;
+    bool ok;
+
+    rf_mapper_item_init(&range);
+    ok = rf_mapper_item_part(&range, parent, record->offset, record->size, "", NULL) == RF_OK;
+    rf_buf_put(buf, record->head.data, record->head.size);
+    if (ok && record->size)
+        rf_buf_put(buf, range.item.content, (size_t)record->size);
+    rf_mapper_item_release(&range);
+    return ok && !buf->failed;
+}
+
 /* The bytes of the part with this key among what a call put out. */
-static bool take_made_part(const struct rf_call *call, uint64_t content_size, const char *key,
-                           const char *media, struct rf_mapper_item *out)
+static bool take_made_part(const struct rf_call *call, struct rf_mapper_item *parent,
+                           const char *key, const char *media, struct rf_mapper_item *out)
 {
     struct rf_output_reader reader;
     struct rf_record record;
     struct rf_blobref ref;
+    struct rf_buf headed;
     char text[RF_BLOBREF_SIZE];
     bool found = false;
 
-    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), content_size);
+    rf_buf_init(&headed, (size_t)1 << 30);
+    rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), parent->item.size);
     while (!found && rf_output_next(&reader, &record, NULL) == RF_OK) {
-        if (record.kind != RF_RECORD_PART || !record.inlined)
+        if (record.kind != RF_RECORD_PART || !(record.inlined || record.head.data))
             continue;
+        rf_buf_clear(&headed);
+        if (record.head.data && !put_headed(&headed, parent, &record))
+            continue;
+        if (record.head.data)
+            record.bytes = rf_buf_bytes(&headed);
         rf_blobref_of(&ref, record.bytes);
         rf_blobref_format(&ref, text);
         found = strncmp(key, text, (size_t)(media - key)) == 0;
@@ -251,6 +274,7 @@ static bool take_made_part(const struct rf_call *call, uint64_t content_size, co
             rf_mapper_item_bytes(out, record.bytes, NULL, media + 1);
     }
     rf_output_release(&reader);
+    rf_buf_release(&headed);
     return found;
 }
 
@@ -270,7 +294,7 @@ static enum rf_status make_part(const struct rf_mapper_source *from, struct rf_m
         if (rf_pool_load(from->pool, paths[i], &mapper, NULL) == RF_OK &&
             rf_mapper_item_map(from->pool, parent, from->store, mapper, &result, NULL) == RF_OK &&
             result->calls[0].outcome == RF_CALL_ROWS)
-            found = take_made_part(&result->calls[0], parent->item.size, key, media, out);
+            found = take_made_part(&result->calls[0], parent, key, media, out);
         rf_result_free(result);
     }
     rf_names_free(paths, count);

@@ -16,6 +16,8 @@ enum { TAG_NULL, TAG_INT, TAG_FLOAT, TAG_FALSE, TAG_TRUE, TAG_TEXT, TAG_JSON, TA
 
 #define NAME_NONE 65535
 
+enum { PART_RANGE, PART_BYTES, PART_HEADED }; /* forms of a part */
+
 /* ---- writing ---- */
 
 void rf_row_begin(struct rf_buf *buf, uint16_t table, uint16_t column_count)
@@ -95,11 +97,14 @@ static void put_media_and_name(struct rf_buf *buf, struct rf_bytes media, struct
         rf_buf_put(buf, name.data, name.size);
 }
 
-void rf_part_put_range(struct rf_buf *buf, uint64_t offset, uint64_t size, struct rf_bytes media,
-                       struct rf_bytes name)
+void rf_part_put_range(struct rf_buf *buf, struct rf_bytes head, uint64_t offset, uint64_t size,
+                       struct rf_bytes media, struct rf_bytes name)
 {
     rf_buf_put_u8(buf, RF_RECORD_PART);
-    rf_buf_put_u8(buf, 0);
+    if (head.data)
+        put_sized(buf, PART_HEADED, head);
+    else
+        rf_buf_put_u8(buf, PART_RANGE);
     rf_buf_put_u64(buf, offset);
     rf_buf_put_u64(buf, size);
     put_media_and_name(buf, media, name);
@@ -109,7 +114,7 @@ void rf_part_put_bytes(struct rf_buf *buf, struct rf_bytes bytes, struct rf_byte
                        struct rf_bytes name)
 {
     rf_buf_put_u8(buf, RF_RECORD_PART);
-    put_sized(buf, 1, bytes);
+    put_sized(buf, PART_BYTES, bytes);
     put_media_and_name(buf, media, name);
 }
 
@@ -332,9 +337,11 @@ static enum rf_status read_part(struct rf_output_reader *reader, struct rest *re
     uint8_t form = take_u8(rest);
     uint16_t name_size;
 
-    if (form > 1)
+    if (form > PART_HEADED)
         return rf_error_set(err, RF_INVALID, "unknown form %u of a part", form);
-    out->inlined = form == 1;
+    out->inlined = form == PART_BYTES;
+    if (form == PART_HEADED)
+        out->head = take_bytes(rest, take_u32(rest));
     if (out->inlined) {
         out->bytes = take_bytes(rest, take_u32(rest));
     } else {
@@ -354,6 +361,9 @@ static enum rf_status read_part(struct rf_output_reader *reader, struct rest *re
         return rf_error_set(err, RF_INVALID, "a part of %llu bytes at %llu of content of %llu",
                             (unsigned long long)out->size, (unsigned long long)out->offset,
                             (unsigned long long)reader->content_size);
+    if (out->head.size > RF_PART_HEAD_MAX)
+        return rf_error_set(err, RF_INVALID, "a part with %zu bytes before its range",
+                            out->head.size);
     if (out->media.size > RF_MEDIA_MAX || !media_is_good(out->media))
         return rf_error_set(err, RF_INVALID, "a part's media type is not printable 'type/subtype'");
     if (name_size != NAME_NONE && (name_size > RF_PART_NAME_MAX || !is_text(out->name)))

@@ -12,7 +12,8 @@
  *             8 blobref u8 algo, 32 bytes
  *             (each null or of the column's declared type; as many as the table has columns)
  *   'P' part  u8 form, then 0: u64 offset, u64 size within the item's content; 1: u32 size, bytes;
- *             then u8 media size, media; u16 name size (65535: none), name
+ *             2: u32 size, bytes (at most 1 MiB), u64 offset, u64 size: these bytes and then the
+ *             range; then u8 media size, media; u16 name size (65535: none), name
  *   'N' need  u8 present (0 or 1), u8 algo, 32 bytes: another blob the call asked for
  *   'C' cut   u16 table, u16 column, u32 row, u8 kind (enum rf_cut): a value that was cleaned;
  *             stands behind its row
@@ -31,6 +32,7 @@
 #define RF_TIME_MAX 253402300799999999LL   /* 9999-12-31T23:59:59.999999Z in us */
 #define RF_OFFSET_MAX 1439                 /* minutes either way: below a day */
 #define RF_NEEDS_MAX 1000                  /* 'N' records of one call */
+#define RF_PART_HEAD_MAX (1u << 20)        /* bytes before the range of a part */
 #define RF_MEDIA_MAX 127                   /* bytes of a media type */
 #define RF_PART_NAME_MAX 4096              /* bytes of a part's name */
 
@@ -71,6 +73,7 @@ struct rf_record {
     const struct rf_value *values; /* ROW: column_count of them, valid until the next call */
     bool inlined;                  /* PART: bytes, not a range */
     uint64_t offset, size;         /* PART: of the range */
+    struct rf_bytes head;          /* PART: bytes before the range; data NULL: none */
     struct rf_bytes bytes, media, name; /* PART; name.data NULL: none */
     bool present;                  /* NEED */
     struct rf_blobref ref;         /* NEED */
@@ -79,8 +82,8 @@ struct rf_record {
 /* Writing; a failure is kept in buf. Values are taken as they are: the writer has cleaned them. */
 void rf_row_begin(struct rf_buf *buf, uint16_t table, uint16_t column_count);
 void rf_row_put(struct rf_buf *buf, const struct rf_value *value);
-void rf_part_put_range(struct rf_buf *buf, uint64_t offset, uint64_t size, struct rf_bytes media,
-                       struct rf_bytes name);
+void rf_part_put_range(struct rf_buf *buf, struct rf_bytes head, uint64_t offset, uint64_t size,
+                       struct rf_bytes media, struct rf_bytes name);
 void rf_part_put_bytes(struct rf_buf *buf, struct rf_bytes bytes, struct rf_bytes media,
                        struct rf_bytes name);
 void rf_need_put(struct rf_buf *buf, const struct rf_blobref *ref, bool present);

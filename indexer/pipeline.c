@@ -23,6 +23,7 @@
 
 #define WINDOW_UNITS 2048u               /* items under way, parts included */
 #define WINDOW_BYTES ((size_t)24 << 20)  /* of content held by them */
+#define LARGE_MAX 4u                     /* large units of a depth between submit and DONE */
 #define PARTS_CHUNK 256u                 /* parts looked at together */
 #define SCRATCH_MAX ((size_t)1 << 30)    /* bytes to write one item: keys of a million parts */
 
@@ -69,6 +70,15 @@ static void queue_put(struct rf_queue *queue, struct rf_unit *unit)
     unit->next = NULL;
     *queue->tail = unit;
     queue->tail = &unit->next;
+    queue->count++;
+}
+
+static void queue_put_first(struct rf_queue *queue, struct rf_unit *unit)
+{
+    unit->next = queue->head;
+    if (!queue->head)
+        queue->tail = &unit->next;
+    queue->head = unit;
     queue->count++;
 }
 
@@ -130,6 +140,8 @@ void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit)
         batch->outstanding--;
         p->batch_units--;
     }
+    if (unit->large_out)
+        p->large_out[unit->depth]--;
     *unit->all_link = unit->all_next;
     if (unit->all_next)
         unit->all_next->all_link = unit->all_link;
@@ -155,37 +167,6 @@ static struct rf_batch *reading_batch(struct rf_pipeline *p)
 static struct rf_queue *ready_queue(struct rf_pipeline *p, const struct rf_unit *unit)
 {
     return &p->ready[unit->batch != 0 && unit->batch != p->current.number];
-}
-
-/* Results, or why there will be none, are known: to whoever goes on with it. */
-static void unit_ready(struct rf_pipeline *p, struct rf_unit *unit)
-{
-    if (unit == p->fetch.unit)
-        p->fetch.mapped = true;
-    else
-        queue_put(ready_queue(p, unit), unit);
-}
-
-void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch)
-{
-    if (batch) {
-        unit->batch = batch->number;
-        batch->outstanding++;
-        p->batch_units++;
-    }
-    unit->all_next = p->all;
-    unit->all_link = &p->all;
-    if (p->all)
-        p->all->all_link = &unit->all_next;
-    p->all = unit;
-    unit->counted_bytes = rf_unit_bytes(unit);
-    p->units++;
-    p->bytes += unit->counted_bytes;
-    if (unit->kind == RF_UNIT_REMOVE || unit->kind == RF_UNIT_ARRIVED || unit->dead ||
-        unit->missing.algo)
-        unit_ready(p, unit);
-    else
-        queue_put(&p->queued, unit);
 }
 
 static bool mapper_wants(const struct rf_pipeline_mapper *mapper, const struct rf_unit *unit)
@@ -222,34 +203,108 @@ static size_t wanted_mappers(const struct rf_pipeline *p, const struct rf_unit *
     return count;
 }
 
-/* QUEUED -> MAPPING, or READY when no mapper wants it. */
+/* Whether the result of a unit may be large and stay: its parts are cut from it one by one. */
+static bool is_large(const struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    uint16_t indexes[RF_LANE_MAPPERS_MAX];
+    size_t count = wanted_mappers(p, unit, indexes);
+
+    if (unit->item.size <= RF_CONTENT_INLINE_MAX || unit->slow)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (rf_mapper_decl(p->mappers[indexes[i]].mapper)->splits)
+            return true;
+    }
+    return false;
+}
+
+/* Results, or why there will be none, are known: to whoever goes on with it. */
+static void unit_ready(struct rf_pipeline *p, struct rf_unit *unit)
+{
+    if (unit == p->fetch.unit)
+        p->fetch.mapped = true;
+    else
+        queue_put(ready_queue(p, unit), unit);
+}
+
+void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch)
+{
+    if (batch) {
+        unit->batch = batch->number;
+        batch->outstanding++;
+        p->batch_units++;
+    }
+    unit->all_next = p->all;
+    unit->all_link = &p->all;
+    if (p->all)
+        p->all->all_link = &unit->all_next;
+    p->all = unit;
+    unit->counted_bytes = rf_unit_bytes(unit);
+    p->units++;
+    p->bytes += unit->counted_bytes;
+    if (unit->kind == RF_UNIT_REMOVE || unit->kind == RF_UNIT_ARRIVED || unit->dead ||
+        unit->missing.algo)
+        unit_ready(p, unit);
+    else
+        queue_put(is_large(p, unit) ? &p->large : &p->queued, unit);
+}
+
+/* QUEUED -> MAPPING, or READY when no mapper wants it. RF_UNAVAILABLE: the pool is full. */
+static enum rf_status submit_unit(struct rf_pipeline *p, struct rf_unit *unit,
+                                  struct rf_error *err)
+{
+    const struct rf_mapper *mappers[RF_LANE_MAPPERS_MAX];
+    uint16_t indexes[RF_LANE_MAPPERS_MAX];
+    size_t count = wanted_mappers(p, unit, indexes);
+    enum rf_status status;
+
+    if (count == 0) {
+        unit_ready(p, unit);
+        return RF_OK;
+    }
+    for (size_t i = 0; i < count; i++)
+        mappers[i] = p->mappers[indexes[i]].mapper;
+    status = rf_pool_submit(p->options.pool, unit->slow ? RF_LANE_SLOW : RF_LANE_FAST,
+                            &unit->item, mappers, count, err);
+    if (status == RF_UNAVAILABLE)
+        rf_error_clear(err);
+    return status;
+}
+
+/* Large ones take a slot of their depth until they are DONE, so that few of their results are in
+ * memory; those cut from them have slots of their own, so that none waits for what is above it. */
+static enum rf_status submit_large(struct rf_pipeline *p, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    for (size_t i = p->large.count; i > 0; i--) { /* once around: the others keep their order */
+        struct rf_unit *unit = queue_take(&p->large);
+
+        if (status == RF_OK && p->large_out[unit->depth] < LARGE_MAX) {
+            status = submit_unit(p, unit, err);
+            if (status == RF_OK) {
+                unit->large_out = true;
+                p->large_out[unit->depth]++;
+                continue;
+            }
+        }
+        queue_put(&p->large, unit);
+    }
+    return status == RF_UNAVAILABLE ? RF_OK : status;
+}
+
 static enum rf_status submit_units(struct rf_pipeline *p, struct rf_error *err)
 {
-    while (p->queued.head) {
-        struct rf_unit *unit = p->queued.head;
-        const struct rf_mapper *mappers[RF_LANE_MAPPERS_MAX];
-        uint16_t indexes[RF_LANE_MAPPERS_MAX];
-        size_t count = wanted_mappers(p, unit, indexes);
-        enum rf_status status;
+    enum rf_status status = submit_large(p, err);
 
-        if (count == 0) {
-            queue_take(&p->queued);
-            unit_ready(p, unit);
-            continue;
-        }
-        for (size_t i = 0; i < count; i++)
-            mappers[i] = p->mappers[indexes[i]].mapper;
-        status = rf_pool_submit(p->options.pool, unit->slow ? RF_LANE_SLOW : RF_LANE_FAST,
-                                &unit->item, mappers, count, err);
-        if (status == RF_UNAVAILABLE) { /* the pool is full: take results first */
-            rf_error_clear(err);
-            return RF_OK;
-        }
+    while (status == RF_OK && p->queued.head) {
+        struct rf_unit *unit = queue_take(&p->queued);
+
+        status = submit_unit(p, unit, err);
         if (status != RF_OK)
-            return status;
-        queue_take(&p->queued);
+            queue_put_first(&p->queued, unit);
     }
-    return RF_OK;
+    return status == RF_UNAVAILABLE ? RF_OK : status; /* the pool is full: take results first */
 }
 
 /* ---- reading the change queue ---- */
@@ -647,9 +702,9 @@ static enum rf_status part_is_reached(struct rf_pipeline *p, const struct rf_uni
 
 static struct rf_part_spec spec_of(const struct rf_record *record)
 {
-    return (struct rf_part_spec){.inlined = record->inlined, .offset = record->offset,
-                                 .size = record->size, .bytes = record->bytes,
-                                 .media = record->media};
+    return (struct rf_part_spec){.inlined = record->inlined, .head = record->head,
+                                 .offset = record->offset, .size = record->size,
+                                 .bytes = record->bytes, .media = record->media};
 }
 
 /* Hash one part and say whether it makes an item; *keep false: it equals an ancestor. */
@@ -671,9 +726,11 @@ static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
                      ? strndup((const char *)record->name.data, record->name.size)
                      : NULL;
     *edge = (struct rf_sink_part){.key = part->key, .ref = part->ref, .media = part->media,
-                                  .name = part->name, .inlined = record->inlined,
+                                  .name = part->name,
+                                  .inlined = record->inlined || record->head.data,
                                   .offset = record->offset,
-                                  .size = record->inlined ? record->bytes.size : record->size};
+                                  .size = record->inlined ? record->bytes.size
+                                                          : record->head.size + record->size};
     /* A part that something reaches is mapped already. Asked before its edge is written. */
     status = rf_sink_has_part(p->options.sink, p->options.lane, part->key, &known, err);
     part->keep = !known;
@@ -858,7 +915,7 @@ static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
         enum rf_status status = write_unit(p, unit, err);
 
         if (unit->parts && status == RF_OK)
-            queue_put(&p->expanding, unit);
+            queue_put_first(&p->expanding, unit);
         else
             rf_pipeline_done(p, unit);
         if (status != RF_OK)
@@ -905,11 +962,21 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
                : status;
 }
 
+/* Units that wait for their parts to be done count for nothing here: when there are no others, room
+ * would never come. Since the deepest goes first, there are at most as many of them on each level
+ * of parts within parts as the window has units. */
+static bool has_room_for_part(const struct rf_pipeline *p)
+{
+    size_t active = p->units - p->expanding.count;
+
+    return active == 0 || (active < WINDOW_UNITS && p->bytes < WINDOW_BYTES);
+}
+
 /* WRITTEN -> DONE: the unit's new parts become units of the current batch, as room allows: their
  * edges are in its transaction. */
 static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
 {
-    while (p->expanding.head && p->units < WINDOW_UNITS && p->bytes < WINDOW_BYTES) {
+    while (p->expanding.head && has_room_for_part(p)) {
         struct rf_unit *unit = p->expanding.head, *child = NULL;
         struct rf_part_list *list = unit->parts;
         enum rf_status status = next_child(p, unit, list, &child, err);
@@ -1037,6 +1104,7 @@ static void forget_units(struct rf_pipeline *p)
         rf_unit_release(p->shuffle[i]);
     p->shuffled = 0;
     queue_init(&p->queued);
+    queue_init(&p->large);
     queue_init(&p->ready[0]);
     queue_init(&p->ready[1]);
     queue_init(&p->expanding);
@@ -1235,6 +1303,7 @@ enum rf_status rf_pipeline_open(struct rf_pipeline **out, const struct rf_pipeli
     snprintf(p->position, sizeof p->position, "%s", options->position);
     p->random = options->shuffle_seed * 0x9e3779b97f4a7c15u + 1;
     queue_init(&p->queued);
+    queue_init(&p->large);
     queue_init(&p->ready[0]);
     queue_init(&p->ready[1]);
     queue_init(&p->expanding);

@@ -69,8 +69,10 @@ struct rf_pipeline {
     char position[RF_POSITION_SIZE];
     uint64_t position_seq;
     struct rf_queue queued;        /* QUEUED: waiting for room in the pool */
+    struct rf_queue large;         /* QUEUED: large ones that may have parts wait for a slot */
+    unsigned large_out[RF_PART_DEPTH_MAX + 1]; /* slots taken, by depth: from submit to DONE */
     struct rf_queue ready[2];      /* READY: of the current batch or of none; of the next */
-    struct rf_queue expanding;     /* WRITTEN with parts left */
+    struct rf_queue expanding;     /* WRITTEN with parts left; the latest first */
     struct rf_unit *shuffle[RF_SHUFFLE_BLOCK];
     size_t shuffled;
     uint64_t random;

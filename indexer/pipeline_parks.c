@@ -354,9 +354,9 @@ static bool take_outcome(struct rf_pipeline *p)
 
 static struct rf_part_spec spec_of(const struct rf_record *record)
 {
-    return (struct rf_part_spec){.inlined = record->inlined, .offset = record->offset,
-                                 .size = record->size, .bytes = record->bytes,
-                                 .media = record->media};
+    return (struct rf_part_spec){.inlined = record->inlined, .head = record->head,
+                                 .offset = record->offset, .size = record->size,
+                                 .bytes = record->bytes, .media = record->media};
 }
 
 /* On the way down: the part found is fetched next. */

@@ -53,6 +53,7 @@ void rf_unit_release(struct rf_unit *unit)
         rf_result_free(unit->result);
         rf_arena_release(&unit->arena);
         free(unit->owned);
+        free((uint8_t *)(uintptr_t)unit->head.data);
         free(unit->dead_reason);
         if (unit->kind == RF_UNIT_PART)
             free((char *)unit->item.media);
@@ -63,7 +64,8 @@ void rf_unit_release(struct rf_unit *unit)
 
 size_t rf_unit_bytes(const struct rf_unit *unit)
 {
-    return sizeof *unit + (unit->owned ? unit->item.size : 0) + unit->arena.size;
+    return sizeof *unit + (unit->owned ? unit->item.size : 0) + unit->head.size +
+           unit->arena.size;
 }
 
 /* Name the content blob of a file that is not there. */
@@ -166,11 +168,34 @@ void rf_unit_reader_release(struct rf_unit_reader *reader)
     *reader = (struct rf_unit_reader){0};
 }
 
-enum rf_status rf_unit_read(struct rf_unit_reader *reader, struct rf_unit *unit, uint64_t offset,
-                            void *out, size_t size, size_t *got, struct rf_error *err)
+/* From the root's content on, at this place of it. */
+static enum rf_status read_rest(struct rf_unit_reader *reader, struct rf_unit *unit, uint64_t at,
+                                void *out, size_t size, size_t *got, struct rf_error *err)
 {
     struct rf_unit *root = unit->root;
     enum rf_status status;
+
+    *got = size;
+    if (root->item.content) {
+        memcpy(out, root->item.content + at, size);
+        return RF_OK;
+    }
+    if (read_ahead(reader, root, at, out, size))
+        return RF_OK;
+    status = read_root(reader, root, at, out, size, got, err);
+    if (status == RF_NOT_FOUND)
+        find_missing(reader, unit, root);
+    else if (status == RF_OK && *got != size)
+        status = rf_error_set(err, RF_CORRUPT, "content of '%s' ends %" PRIu64 " bytes early",
+                              root->key, (uint64_t)(size - *got));
+    return status;
+}
+
+enum rf_status rf_unit_read(struct rf_unit_reader *reader, struct rf_unit *unit, uint64_t offset,
+                            void *out, size_t size, size_t *got, struct rf_error *err)
+{
+    size_t head = 0;
+    enum rf_status status = RF_OK;
 
     if (offset >= unit->item.size) {
         *got = 0;
@@ -183,16 +208,15 @@ enum rf_status rf_unit_read(struct rf_unit_reader *reader, struct rf_unit *unit,
         *got = size;
         return RF_OK;
     }
-    if (read_ahead(reader, root, unit->base + offset, out, size)) {
-        *got = size;
-        return RF_OK;
+    if (offset < unit->head.size) {
+        head = size < unit->head.size - offset ? size : (size_t)(unit->head.size - offset);
+        memcpy(out, unit->head.data + offset, head);
     }
-    status = read_root(reader, root, unit->base + offset, out, size, got, err);
-    if (status == RF_NOT_FOUND)
-        find_missing(reader, unit, root);
-    else if (status == RF_OK && *got != size)
-        status = rf_error_set(err, RF_CORRUPT, "content of '%s' ends %" PRIu64 " bytes early",
-                              root->key, (uint64_t)(size - *got));
+    *got = 0;
+    if (size > head)
+        status = read_rest(reader, unit, unit->base + offset + head - unit->head.size,
+                           (uint8_t *)out + head, size - head, got, err);
+    *got += head;
     return status;
 }
 
@@ -356,20 +380,22 @@ static bool equals_ancestor(const struct rf_unit *unit, const struct rf_blobref 
     return false;
 }
 
-/* Hash a range of the parent's content, in pieces when it is not in memory. */
+/* Hash a head and a range of the parent's content, in pieces when it is not in memory. */
 static enum rf_status hash_range(struct rf_unit_reader *reader, struct rf_unit *parent,
-                                 uint64_t offset, uint64_t size, struct rf_blobref *ref,
-                                 struct rf_error *err)
+                                 struct rf_bytes head, uint64_t offset, uint64_t size,
+                                 struct rf_blobref *ref, struct rf_error *err)
 {
     struct rf_hasher *hasher;
     uint8_t *piece;
     enum rf_status status = RF_OK;
 
-    if (parent->item.content) {
+    if (parent->item.content && head.size == 0) {
         rf_blobref_of(ref, rf_bytes(parent->item.content + offset, (size_t)size));
         return RF_OK;
     }
     hasher = rf_hasher_new();
+    if (head.size)
+        rf_hasher_update(hasher, head.data, head.size);
     piece = must(malloc(RF_BLOB_BLOCK_SIZE));
     while (size && status == RF_OK) {
         size_t got = 0, want = size < RF_BLOB_BLOCK_SIZE ? (size_t)size : RF_BLOB_BLOCK_SIZE;
@@ -398,7 +424,7 @@ enum rf_status rf_unit_hash_part(struct rf_unit_reader *reader, struct rf_unit *
     if (spec->inlined)
         rf_blobref_of(ref, spec->bytes);
     else
-        status = hash_range(reader, parent, spec->offset, spec->size, ref, err);
+        status = hash_range(reader, parent, spec->head, spec->offset, spec->size, ref, err);
     if (status != RF_OK)
         return status;
     if (equals_ancestor(parent, ref))
@@ -410,6 +436,38 @@ enum rf_status rf_unit_hash_part(struct rf_unit_reader *reader, struct rf_unit *
     memcpy(key + used, spec->media.data, spec->media.size);
     key[used + spec->media.size] = '\0';
     return RF_OK;
+}
+
+/* Where a range of the parent begins: within what is in memory, or in the root, maybe behind some
+ * of the parent's head. */
+static void set_range(struct rf_unit *unit, struct rf_unit *parent,
+                      const struct rf_part_spec *spec)
+{
+    size_t covered = 0; /* of the parent's head */
+    uint8_t *head;
+
+    unit->item.size = spec->head.size + spec->size;
+    if (parent->item.content) {
+        unit->root = parent;
+        unit->base = spec->offset;
+    } else {
+        unit->root = parent->root;
+        unit->base = parent->base;
+        if (spec->offset >= parent->head.size)
+            unit->base += spec->offset - parent->head.size;
+        else if (spec->size < parent->head.size - spec->offset)
+            covered = (size_t)spec->size;
+        else
+            covered = parent->head.size - (size_t)spec->offset;
+    }
+    if (spec->head.size + covered == 0)
+        return;
+    head = must(malloc(spec->head.size + covered));
+    if (spec->head.size)
+        memcpy(head, spec->head.data, spec->head.size);
+    if (covered)
+        memcpy(head + spec->head.size, parent->head.data + spec->offset, covered);
+    unit->head = rf_bytes(head, spec->head.size + covered);
 }
 
 enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_unit_reader *reader,
@@ -435,12 +493,10 @@ enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_unit_reader *re
             memcpy(unit->owned, spec->bytes.data, spec->bytes.size);
         unit->item.content = unit->owned;
     } else {
-        unit->item.size = spec->size;
-        unit->root = parent->root;
-        unit->base = parent->base + spec->offset;
-        if (parent->item.content)
+        set_range(unit, parent, spec);
+        if (parent->item.content && unit->head.size == 0)
             unit->item.content = parent->item.content + spec->offset;
-        else if (spec->size <= RF_CONTENT_INLINE_MAX)
+        else if (unit->item.size <= RF_CONTENT_INLINE_MAX)
             status = load_content(reader, unit, &why);
     }
     status = settle_content(unit, status, &why, err);

@@ -3,7 +3,8 @@
  *
  * A unit counts its holders: the pipeline, and every part that reads from it. Content is in memory
  * (read from the queue, joined from a small file, or made by a mapper) or stays in the store, where
- * a part is a range of the blob or file it was cut from, however deep.
+ * a part is a range of the blob or file it was cut from, however deep, maybe behind a short head
+ * that its mapper put before it.
  */
 #ifndef RF_INDEXER_UNIT_H
 #define RF_INDEXER_UNIT_H
@@ -25,6 +26,7 @@ enum rf_unit_kind {
 /* Where the bytes of a part come from; bytes and media are lent. */
 struct rf_part_spec {
     bool inlined;
+    struct rf_bytes head; /* before the range */
     uint64_t offset, size;
     struct rf_bytes bytes, media;
 };
@@ -36,13 +38,15 @@ struct rf_unit {
     unsigned holders, depth;
     struct rf_unit *parent; /* PART: held */
     struct rf_unit *root;   /* the blob or file that ranges refer to (not held twice) */
-    uint64_t base;          /* where the content starts within the root's */
+    struct rf_bytes head;   /* how the content begins, before what is read from the root; owned */
+    uint64_t base;          /* where the rest of the content starts within the root's */
     uint8_t *owned;         /* content in memory of its own, or NULL */
     struct rf_file *file;   /* a FILE's blob, in the arena */
     struct rf_arena arena;  /* of a FILE; max 0 when not used */
     struct rf_blobref missing; /* algo 0, or the blob whose absence ended its mapping */
     uint64_t batch;         /* number of the batch it belongs to; 0: of none, it resolves a park */
     bool slow;              /* in the slow lane */
+    bool large_out;         /* holds a slot of the large ones */
     bool only_calls;        /* only `mapper` is run; the others' rows stay */
     bool dead;              /* content could not be had: dead_reason for every mapper */
     enum rf_dead_class dead_class; /* of that; 0: RF_DEAD_BLOB */

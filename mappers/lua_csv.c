@@ -24,6 +24,8 @@
 #define CELLS_MAX 10000
 #define SNIFF_SIZE ((size_t)64 * 1024)
 #define SNIFF_LINES 20
+#define PIECE_SIZE (1u << 20)                 /* bytes of a piece, about */
+#define PIECE_MADE_MAX ((uint64_t)8 << 20)    /* bytes of JSON that a piece makes, about */
 
 enum form { FORM_ROWS, FORM_RECORDS, FORM_JSON };
 enum slot { WINDOW = 1, NAMES, PLAN };
@@ -616,10 +618,91 @@ static int csv_json(lua_State *L)
     return push_reader(L, FORM_JSON);
 }
 
+/* ---- pieces ---- */
+
+/* Upvalues: the reader, size of a piece, bytes of the header. Answers offset and size of the next
+ * run of whole rows. It ends early where short rows under a long header would make much JSON. */
+static int piece_step(lua_State *L)
+{
+    static const char what[] = "csv.pieces";
+    struct reader *reader;
+    struct rf_bytes row;
+    uint64_t offset, start = 0, made = 0;
+    double size = lua_tonumber(L, lua_upvalueindex(2));
+    uint64_t header = (uint64_t)lua_tonumber(L, lua_upvalueindex(3));
+    bool any = false;
+
+    lua_settop(L, 0);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    reader = lua_touserdata(L, 1);
+    lua_getfenv(L, 1);
+    lua_rawgeti(L, 2, WINDOW);
+    while ((!any || (reader->offset - start < size && made < PIECE_MADE_MAX)) &&
+           next_row(L, reader, 3, &row, &offset, what)) {
+        if (!any)
+            start = offset;
+        any = true;
+        made += header + 8 * reader->columns + 2 * row.size;
+    }
+    if (!any)
+        return 0;
+    lua_pushnumber(L, (lua_Number)start);
+    lua_pushnumber(L, (lua_Number)(reader->offset - start));
+    return 2;
+}
+
+/* csv.pieces(source, options): an iterator over offset and size of runs of whole rows, and the head
+ * that makes a text of its own of each: its delimiter and the header. */
+static int csv_pieces(lua_State *L)
+{
+    static const char what[] = "csv.pieces";
+    double size = luaL_optnumber(L, 3, PIECE_SIZE);
+    struct reader *reader;
+    struct rf_bytes row = {0};
+    uint64_t offset;
+    luaL_Buffer head;
+    struct cell cell;
+    uint8_t given = given_delimiter(L, what);
+    size_t at = 0;
+    bool more;
+
+    lua_settop(L, 1);
+    reader = lua_newuserdata(L, sizeof *reader); /* 2 */
+    *reader = (struct reader){.tag = RF_TAG_WINDOW, .form = FORM_ROWS};
+    lua_createtable(L, 3, 0);                    /* 3: its environment */
+    rf_host_push_window(L, 1, what);             /* 4 */
+    begin(L, reader, 4, given, what);
+    lua_pushvalue(L, 4);
+    lua_rawseti(L, 3, WINDOW);
+    lua_pushvalue(L, 3);
+    lua_setfenv(L, 2);
+    more = next_row(L, reader, 4, &row, &offset, what);
+    luaL_buffinit(L, &head);
+    luaL_addlstring(&head, "sep=", 4);
+    luaL_addchar(&head, (char)reader->delimiter);
+    luaL_addchar(&head, '\n');
+    luaL_addlstring(&head, row.size ? (const char *)row.data : "", row.size);
+    luaL_addchar(&head, '\n');
+    luaL_pushresult(&head);                      /* 5 */
+    while (more) {
+        more = next_cell(row, &at, reader->delimiter, &cell);
+        reader->columns++;
+    }
+    lua_pushvalue(L, 2);
+    lua_pushnumber(L, size);
+    lua_pushnumber(L, (lua_Number)row.size);
+    lua_pushcclosure(L, piece_step, 3);
+    lua_pushvalue(L, 5);
+    return 2;
+}
+
 void rf_lua_open_csv(lua_State *L)
 {
     static const struct rf_host_function functions[] = {
-        {"json", csv_json}, {"records", csv_records}, {"rows", csv_rows},
+        {"json", csv_json},
+        {"pieces", csv_pieces},
+        {"records", csv_records},
+        {"rows", csv_rows},
     };
 
     lua_newtable(L);

@@ -418,7 +418,7 @@ static int emit_row(lua_State *L)
 struct part {
     bool has_offset, has_size;
     uint64_t offset, size;
-    struct rf_bytes bytes, media, name; /* bytes.data NULL: a range */
+    struct rf_bytes bytes, head, media, name; /* bytes.data NULL: a range */
 };
 
 static uint64_t read_position(lua_State *L, int index, const char *field)
@@ -444,7 +444,7 @@ static struct rf_bytes read_field(lua_State *L, int index, const char *field)
 /* Strings stay on the stack's table at 1, so what was read is lent from there. */
 static void read_part(lua_State *L, struct part *part)
 {
-    static const char *const fields[] = {"bytes", "media", "name", "offset", "size"};
+    static const char *const fields[] = {"bytes", "head", "media", "name", "offset", "size"};
 
     lua_pushnil(L);
     while (lua_next(L, 1)) {
@@ -455,6 +455,8 @@ static void read_part(lua_State *L, struct part *part)
         }
         if (strcmp(key, "bytes") == 0) {
             part->bytes = read_field(L, -1, key);
+        } else if (strcmp(key, "head") == 0) {
+            part->head = read_field(L, -1, key);
         } else if (strcmp(key, "media") == 0) {
             part->media = read_field(L, -1, key);
         } else if (strcmp(key, "name") == 0) {
@@ -466,9 +468,10 @@ static void read_part(lua_State *L, struct part *part)
             part->size = read_position(L, -1, key);
             part->has_size = true;
         } else {
-            const char *nearest = rf_nearest(key, fields, 5);
-            rf_host_error(L, "emit.part: unknown field '%.60s'%s%s%s (a part has offset and size, "
-                             "or bytes, and media, name)", key, nearest ? ", did you mean '" : "",
+            const char *nearest = rf_nearest(key, fields, 6);
+            rf_host_error(L, "emit.part: unknown field '%.60s'%s%s%s (a part has offset, size and "
+                             "maybe head, or bytes, and media, name)",
+                          key, nearest ? ", did you mean '" : "",
                           nearest ? nearest : "", nearest ? "'?" : "");
         }
         lua_pop(L, 1);
@@ -492,9 +495,12 @@ static bool media_valid(struct rf_bytes media)
 
 static void check_part(lua_State *L, const struct rf_env *env, const struct part *part)
 {
-    if (part->bytes.data ? part->has_offset || part->has_size
+    if (part->bytes.data ? part->has_offset || part->has_size || part->head.data
                          : !part->has_offset || !part->has_size)
         rf_host_error(L, "emit.part: give either offset and size, or bytes");
+    if (part->head.size > RF_PART_HEAD_MAX)
+        rf_host_error(L, "emit.part: 'head' has %zu bytes, at most %u are allowed",
+                      part->head.size, RF_PART_HEAD_MAX);
     if (!part->bytes.data && (part->size > env->item->size ||
                               part->offset > env->item->size - part->size))
         rf_host_error(L, "emit.part: bytes %llu to %llu are not within the blob of %llu bytes "
@@ -541,14 +547,15 @@ static int emit_part(lua_State *L)
     if (part.bytes.data)
         rf_part_put_bytes(env->output, part.bytes, part.media, part.name);
     else
-        rf_part_put_range(env->output, part.offset, part.size, part.media, part.name);
+        rf_part_put_range(env->output, part.head, part.offset, part.size, part.media, part.name);
     commit(L, env);
     env->parts++;
     if (env->trace) {
         luaL_where(L, 1);
         rf_buf_printf(env->trace, "%semit.part { %.*s, %llu bytes }\n", lua_tostring(L, -1),
                       (int)part.media.size, (const char *)part.media.data,
-                      (unsigned long long)(part.bytes.data ? part.bytes.size : part.size));
+                      (unsigned long long)(part.bytes.data ? part.bytes.size
+                                                           : part.head.size + part.size));
     }
     return 0;
 }

@@ -1011,11 +1011,75 @@ static int json_records(lua_State *L)
     return push_records(L, window, offset, true);
 }
 
+/* Upvalues: window, offset, whether lines, size. Answers offset, size and number of the next run of
+ * records. */
+static int pieces_step(lua_State *L)
+{
+    uint64_t offset = (uint64_t)lua_tonumber(L, lua_upvalueindex(2)), start = 0, end = 0;
+    bool lines = lua_toboolean(L, lua_upvalueindex(3));
+    double most = lua_tonumber(L, lua_upvalueindex(4));
+    size_t count = 0;
+    int c;
+
+    lua_settop(L, 0);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    while (count == 0 || (double)(end - start) < most) {
+        c = records_space(L, 1, &offset);
+        if (c == -1 || (!lines && c == ']'))
+            break;
+        if (c != '{')
+            records_fail(L, 1, offset, "expected an object (of JSON lines each is one)");
+        if (count++ == 0)
+            start = offset;
+        records_value(L, 1, &offset, !lines);
+        end = offset;
+        if (!lines && records_space(L, 1, &offset) == ',')
+            offset++;
+    }
+    if (count == 0)
+        return 0;
+    lua_pushnumber(L, (lua_Number)offset);
+    lua_replace(L, lua_upvalueindex(2));
+    lua_pushnumber(L, (lua_Number)start);
+    lua_pushnumber(L, (lua_Number)(end - start));
+    lua_pushnumber(L, (lua_Number)count);
+    return 3;
+}
+
+/* json.pieces(source, size): as json.records, but the iterator goes over runs of whole records of
+ * about so many bytes, and answers how many there are too. */
+static int json_pieces(lua_State *L)
+{
+    double size = luaL_optnumber(L, 2, 1u << 20);
+
+    lua_settop(L, 1);
+    if (json_records(L) == 2 && lua_isnil(L, -2))
+        return 2;
+    for (int i = 1; i <= 3; i++)
+        lua_getupvalue(L, -1 - i, i);
+    lua_pushnumber(L, size);
+    lua_pushcclosure(L, pieces_step, 4);
+    lua_pushvalue(L, -2);
+    return 2;
+}
+
+/* json.objects(source): an iterator over offset and size of each object of a run of them, with
+ * blanks or a comma between two: of what json.pieces found. */
+static int json_objects(lua_State *L)
+{
+    lua_settop(L, 1);
+    rf_host_push_window(L, 1, RECORDS);
+    push_records(L, lua_gettop(L), 0, false);
+    lua_pop(L, 1);
+    return 1;
+}
+
 void rf_lua_open_json(lua_State *L)
 {
     static const struct rf_host_function functions[] = {
-        {"decode", json_decode},   {"encode", json_encode},   {"flatten", json_flatten},
-        {"pick", json_pick},       {"records", json_records},
+        {"decode", json_decode},   {"encode", json_encode}, {"flatten", json_flatten},
+        {"objects", json_objects}, {"pick", json_pick},     {"pieces", json_pieces},
+        {"records", json_records},
     };
 
     lua_newtable(L);

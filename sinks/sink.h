@@ -120,7 +120,7 @@ struct rf_sink_part {       /* an edge: an item made of a piece of this item */
     const char *key;        /* of the child item */
     struct rf_blobref ref;  /* hash of its bytes */
     const char *media, *name; /* name NULL: none */
-    bool inlined;           /* its bytes were made by the mapper: no range */
+    bool inlined;           /* its bytes were made by the mapper, at least in part: no range */
     uint64_t offset, size;
 };
 

@@ -11,6 +11,9 @@
 -- null; kind is string, number, boolean or null; number holds a number's value. Empty objects and
 -- arrays have no scalars and so no rows. One broken record fails its whole file: the message says
 -- which line, and nothing of the file is kept.
+--
+-- A text above 2 MiB becomes pieces of about 1 MiB, items that hold whole records and no rows; the
+-- records are the same.
 
 local json, csv = refuge.json, refuge.csv
 
@@ -28,6 +31,35 @@ local function split_csv(emit, blob, delimiter)
     end
 end
 
+-- A large text is cut into runs of whole records first, each an item that is split in turn: so what
+-- one call puts out has a bound. Their media types are their own, for no other mapper's eyes.
+local LARGE = 2 ^ 21
+local JSON_PIECE = "application/vnd.refuge.json-piece"
+local CSV_PIECE = "application/vnd.refuge.csv-piece"
+
+local function cut_csv(emit, blob, delimiter)
+    local pieces, head = csv.pieces(blob, { delimiter = delimiter })
+    for offset, size in pieces do
+        emit.part { head = head, offset = offset, size = size, media = CSV_PIECE }
+    end
+end
+
+local function cut_json(emit, pieces)
+    for offset, size, count in pieces do
+        -- A piece of one record would be a part that equals its parent.
+        local media = count > 1 and JSON_PIECE or "application/json"
+        emit.part { offset = offset, size = size, media = media }
+    end
+end
+
+local function map_csv(emit, blob, delimiter)
+    if blob.size > LARGE then
+        cut_csv(emit, blob, delimiter)
+    else
+        split_csv(emit, blob, delimiter)
+    end
+end
+
 local function flatten(emit, blob)
     local row = emit.record
     json.flatten(blob, function(key, value, kind, number)
@@ -42,7 +74,7 @@ return {
     match = {
         media = {
             "application/json", "application/*+json", "application/x-ndjson",
-            "text/csv", "text/tab-separated-values",
+            "text/csv", "text/tab-separated-values", JSON_PIECE, CSV_PIECE,
         },
     },
     splits = true,
@@ -55,16 +87,24 @@ return {
     },
 
     map = function(blob, emit)
-        if blob.media == "text/csv" then
+        local media = blob.media
+        if media == "text/csv" then
+            return map_csv(emit, blob)
+        elseif media == "text/tab-separated-values" then
+            return map_csv(emit, blob, "\t")
+        elseif media == CSV_PIECE then
             return split_csv(emit, blob)
-        elseif blob.media == "text/tab-separated-values" then
-            return split_csv(emit, blob, "\t")
+        elseif media == JSON_PIECE then
+            return split(emit, json.objects(blob), "application/json")
         end
-        local records = json.records(blob)
-        if records then
-            split(emit, records, "application/json")
-        else
+        local large = blob.size > LARGE
+        local records = (large and json.pieces or json.records)(blob)
+        if not records then
             flatten(emit, blob)
+        elseif large then
+            cut_json(emit, records)
+        else
+            split(emit, records, "application/json")
         end
     end,
 

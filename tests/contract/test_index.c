@@ -186,6 +186,55 @@ static void a_part_lives_while_something_reaches_it(void **state)
     home_close(&home);
 }
 
+/* Cut into more than fit the pipeline's window at once, each of which is cut again; and parts with
+ * a head, of which ranges are parts in turn. */
+static void parts_have_parts(void **state)
+{
+    static const char text[] =
+        "return { name = 'nested', splits = true, limits = { parts = 100000 },\n"
+        "  tables = { nested = { columns = { 'word text' } } },\n"
+        "  map = function(blob, emit)\n"
+        "    local from, to = blob:sub(1, 20):match('^many (%d+) (%d+)')\n"
+        "    for n = from or 1, to or 0 do\n"
+        "      emit.part { bytes = 'one ' .. n, media = 'a/b' }\n"
+        "    end\n"
+        "    local one = blob:sub(1, 20):match('^one (.*)')\n"
+        "    if one then emit.part { bytes = 'word ' .. one, media = 'a/b' } end\n"
+        "    if blob:sub(1, 5) == 'large' then\n"
+        "      emit.part { head = 'headed ', offset = 5, size = blob.size - 5, media = 'c/d' }\n"
+        "    end\n"
+        "    if blob:sub(1, 6) == 'headed' then\n"
+        "      emit.part { offset = 3, size = 8, media = 'a/b' }\n"
+        "      emit.part { offset = 7, size = 4, media = 'a/b' }\n"
+        "      emit.part { offset = blob.size - 3, size = 3, media = 'a/b' }\n"
+        "      emit.part { head = 'H', offset = 4, size = 400000, media = 'c/d' }\n"
+        "    end\n"
+        "    emit.nested { word = blob.size < 20 and blob:content()\n"
+        "      or blob:sub(1, 12) .. blob.size }\n"
+        "  end }\n";
+    struct home home;
+    struct rf_blobref ref;
+    char *large = malloc(500001);
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "nested", text);
+    put(&home, "many 1 2500", &ref);
+    memset(large, 'x', 500000);
+    memcpy(large, "large0123456789", 15);
+    memcpy(large + 499997, "end", 4);
+    put(&home, large, &ref);
+    free(large);
+    run(&home);
+    assert_int_equal(number(&home, "select count(*) from nested where word like 'one %'"), 2500);
+    assert_int_equal(number(&home, "select count(*) from nested where word like 'word %'"), 2500);
+    assert_int_equal(number(&home, "select count(*) from nested where word in ("
+                                   "'large0123456500000', 'headed 01234500002', 'ded 0123', "
+                                   "'0123', 'end', 'Hed 01234567400001')"), 6);
+    verify(&home);
+    home_close(&home);
+}
+
 static void needs_park_and_wake(void **state)
 {
     static const char text[] =
@@ -406,6 +455,7 @@ int main(void)
         cmocka_unit_test(a_failing_call_costs_itself_only),
         cmocka_unit_test(a_changed_mapper_is_swapped_in),
         cmocka_unit_test(a_part_lives_while_something_reaches_it),
+        cmocka_unit_test(parts_have_parts),
         cmocka_unit_test(needs_park_and_wake),
         cmocka_unit_test(file_blobs_are_items_of_their_own),
         cmocka_unit_test(rebuild_gives_the_same),

@@ -49,6 +49,26 @@ write("unended.csv", 'a,b\n"1,2\n')
 write("header-only.csv", 'a,b\n')
 write("tabs.tsv", 'a\tb\n1\t"2\t3"\n')
 
+# Above 2 MiB: cut into pieces first, which must not show in the records.
+def wide(number):
+    return "%d " % number + "wide, \u00e9\n" * 900
+
+def quoted(text):
+    return '"%s"' % text.replace('"', '""')
+
+write("large.csv", 'id,"two\nlines",na"me,\n' + "".join(
+    '%d,%s,plain,%s\n%s' % (n, quoted(wide(n)), n if n % 3 else "x,y", "\n" if n % 50 == 0 else "")
+    for n in range(300)))
+write("large.tsv", "id\ttext\r\n" + "".join("%d\t%s\r\n" % (n, quoted(wide(n))) for n in range(250)))
+write("large-latin.csv", b"sep=;\nk;v\n" + b"".join(
+    b"%d;%s\n" % (n, b"na\xefve " * 1500) for n in range(250)))
+write("large.jsonl", "".join(json.dumps({"n": n, "w": wide(n)}) + "\n" for n in range(300)))
+write("large.json", json.dumps([{"n": n, "w": wide(n)} for n in range(300)], indent=1))
+write("large-wrapped.json", json.dumps({"rows": [{"n": n // 2, "w": wide(n // 2)} for n in range(300)]}))
+write("large-one.json", json.dumps([{"n": 1}, {"w": wide(1) * 300}, {"n": 2}]))
+write("large-object.json", json.dumps({"w": wide(1) * 300, "n": 1}))
+write("large-broken.jsonl", "".join(json.dumps({"w": wide(n)}) + "\n" for n in range(300)) + "{\n")
+
 def value(depth):
     kind = rng.randrange(8 if depth < 4 else 6)
     if kind == 0:

@@ -91,7 +91,8 @@ static bool answer_wrongly(struct evil *e, const char *mode, struct rf_response 
     make_row(&out, strcmp(mode, "table") == 0 ? 7 : 0, strcmp(mode, "utf8") == 0 ? "\xff" : "x");
     if (strcmp(mode, "part") == 0) {
         rf_buf_clear(&out);
-        rf_part_put_range(&out, 0, 1u << 30, rf_bytes_text("text/plain"), rf_bytes(NULL, 0));
+        rf_part_put_range(&out, rf_bytes(NULL, 0), 0, 1u << 30, rf_bytes_text("text/plain"),
+                          rf_bytes(NULL, 0));
     }
     if (strcmp(mode, "cut") == 0)
         out.size--;

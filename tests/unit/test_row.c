@@ -48,6 +48,12 @@ static int tear_down(void **state)
     return 0;
 }
 
+static void put_range(struct fixture *f, uint64_t offset, uint64_t size, struct rf_bytes media,
+                      struct rf_bytes name)
+{
+    rf_part_put_range(&f->buf, rf_bytes(NULL, 0), offset, size, media, name);
+}
+
 static void put_row(struct rf_buf *buf)
 {
     struct rf_value values[7] = {
@@ -66,6 +72,31 @@ static void put_row(struct rf_buf *buf)
         rf_row_put(buf, &values[i]);
 }
 
+static void a_range_may_have_a_head(void **state)
+{
+    struct fixture *f = *state;
+    struct rf_bytes none = rf_bytes(NULL, 0);
+    struct rf_output_reader reader;
+    struct rf_record record;
+    uint8_t *large = calloc(1, RF_PART_HEAD_MAX + 1);
+
+    rf_part_put_range(&f->buf, rf_bytes_text("a,b\n"), 10, 90, rf_bytes_text("text/csv"), none);
+    rf_output_init(&reader, rf_buf_bytes(&f->buf), f->decl, 100);
+    assert_int_equal(rf_output_next(&reader, &record, NULL), RF_OK);
+    assert_false(record.inlined);
+    assert_true(rf_bytes_equal(record.head, rf_bytes_text("a,b\n")));
+    assert_int_equal(record.offset, 10);
+    assert_int_equal(record.size, 90);
+    rf_output_release(&reader);
+    rf_buf_clear(&f->buf);
+    rf_part_put_range(&f->buf, rf_bytes(large, RF_PART_HEAD_MAX + 1), 0, 1,
+                      rf_bytes_text("text/csv"), none);
+    rf_output_init(&reader, rf_buf_bytes(&f->buf), f->decl, 100);
+    assert_int_not_equal(rf_output_next(&reader, &record, NULL), RF_OK);
+    rf_output_release(&reader);
+    free(large);
+}
+
 static void reads_back_what_was_written(void **state)
 {
     struct fixture *f = *state;
@@ -79,7 +110,7 @@ static void reads_back_what_was_written(void **state)
     rf_cut_put(&f->buf, 1, 3, 0, RF_CUT_UTF8);
     rf_row_begin(&f->buf, 0, 1);
     rf_row_put(&f->buf, &null);
-    rf_part_put_range(&f->buf, 10, 90, rf_bytes_text("message/rfc822"), rf_bytes_text("1.eml"));
+    put_range(f, 10, 90, rf_bytes_text("message/rfc822"), rf_bytes_text("1.eml"));
     rf_part_put_bytes(&f->buf, rf_bytes_text("x\0y"), rf_bytes_text("text/plain; charset=utf-8"),
                       rf_bytes(NULL, 0));
     rf_need_put(&f->buf, &ref, true);
@@ -225,7 +256,7 @@ static void counts_are_doubted(void **state)
         put_row(&f->buf);
     expect_end(f, RF_LIMIT, "more than 3 rows");
     for (int i = 0; i < 3; i++)
-        rf_part_put_range(&f->buf, 0, 1, rf_bytes_text("a/b"), rf_bytes(NULL, 0));
+        put_range(f, 0, 1, rf_bytes_text("a/b"), rf_bytes(NULL, 0));
     expect_end(f, RF_LIMIT, "more than 2 parts");
     for (int i = 0; i < RF_NEEDS_MAX + 1; i++)
         rf_need_put(&f->buf, &ref, false);
@@ -256,20 +287,20 @@ static void parts_are_doubted(void **state)
                                          {2, UINT64_MAX}, {UINT64_MAX, UINT64_MAX}};
 
     for (size_t i = 0; i < sizeof medias / sizeof *medias; i++) {
-        rf_part_put_range(&f->buf, 0, 1, rf_bytes_text(medias[i]), rf_bytes(NULL, 0));
+        put_range(f, 0, 1, rf_bytes_text(medias[i]), rf_bytes(NULL, 0));
         expect_end(f, RF_INVALID, "media type");
     }
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
-        rf_part_put_range(&f->buf, ranges[i][0], ranges[i][1], rf_bytes_text("a/b"),
+        put_range(f, ranges[i][0], ranges[i][1], rf_bytes_text("a/b"),
                           rf_bytes(NULL, 0));
         expect_end(f, RF_INVALID, "of content of 100");
     }
-    rf_part_put_range(&f->buf, 100, 0, rf_bytes_text("a/b"), rf_bytes_text(""));
+    put_range(f, 100, 0, rf_bytes_text("a/b"), rf_bytes_text(""));
     expect_end(f, RF_END, "");
-    rf_part_put_range(&f->buf, 0, 1, rf_bytes_text("a/b"), rf_bytes_text("\xff"));
+    put_range(f, 0, 1, rf_bytes_text("a/b"), rf_bytes_text("\xff"));
     expect_end(f, RF_INVALID, "a part's name");
     f->decl->splits = false;
-    rf_part_put_range(&f->buf, 0, 1, rf_bytes_text("a/b"), rf_bytes(NULL, 0));
+    put_range(f, 0, 1, rf_bytes_text("a/b"), rf_bytes(NULL, 0));
     expect_end(f, RF_INVALID, "does not declare 'splits'");
 }
 
@@ -288,7 +319,7 @@ static void every_cut_off_output_is_refused(void **state)
     ends[count++] = f->buf.size;
     rf_part_put_bytes(&f->buf, rf_bytes_text("bytes"), rf_bytes_text("a/b"), rf_bytes_text("name"));
     ends[count++] = f->buf.size;
-    rf_part_put_range(&f->buf, 1, 2, rf_bytes_text("a/b"), rf_bytes_text("name"));
+    put_range(f, 1, 2, rf_bytes_text("a/b"), rf_bytes_text("name"));
     ends[count++] = f->buf.size;
     rf_need_put(&f->buf, &ref, true);
     ends[count++] = f->buf.size;
@@ -337,6 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(reads_back_what_was_written, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_range_may_have_a_head, set_up, tear_down),
         cmocka_unit_test_setup_teardown(values_are_doubted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_text_has_its_maximum, set_up, tear_down),
         cmocka_unit_test_setup_teardown(counts_are_doubted, set_up, tear_down),
