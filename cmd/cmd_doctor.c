@@ -297,6 +297,26 @@ static void check_jail(struct doctor *doctor)
 
 /* ---- indexes ---- */
 
+static void check_verify_files(struct doctor *doctor, const struct rf_index_home *index)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal", ".lock"};
+    char *stem = rf_text_join(index->path, RF_INDEX_VERIFY_SUFFIX, "");
+    bool found = false;
+
+    for (size_t i = 0; !found && i < sizeof suffixes / sizeof *suffixes; i++) {
+        char *path = rf_text_join(stem, suffixes[i], "");
+
+        found = access(path, F_OK) == 0;
+        if (found)
+            tell(doctor, VERDICT_WARN, "index",
+                 "'%s' is of an 'index verify' that runs or was interrupted; 'refuge index verify "
+                 "%s' or 'refuge index drop %s' removes what an earlier one left",
+                 path, index->name, index->name);
+        free(path);
+    }
+    free(stem);
+}
+
 static void check_index(struct doctor *doctor, const char *name)
 {
     struct rf_sink_options options = {0};
@@ -324,6 +344,7 @@ static void check_index(struct doctor *doctor, const char *name)
                  (unsigned long long)aside, aside ? " ('refuge index errors' says why)" : "");
         }
         rf_sink_close(sink);
+        check_verify_files(doctor, &index);
     }
     rf_index_home_release(&index);
 }

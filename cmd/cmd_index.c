@@ -75,6 +75,26 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
     };
 }
 
+/* An index whose place in the log is no place of this store can only be made anew. */
+static int fail_index(struct rf_cli *cli, const struct rf_index_home *index,
+                      const struct rf_error *err)
+{
+    struct rf_error told = {0};
+
+    switch (err->status) {
+    case RF_CURSOR_GENERATION:
+    case RF_CURSOR_HISTORY:
+    case RF_CURSOR_FUTURE:
+    case RF_CURSOR_OLD:
+        rf_error_set(&told, err->status,
+                     "%s; 'refuge index drop %s' and 'refuge index run %s' make it anew",
+                     err->message, index->name, index->name);
+        return rf_fail(cli, &told);
+    default:
+        return rf_fail(cli, err);
+    }
+}
+
 /* ---- run and rebuild ---- */
 
 /* What Datasette shows beside the tables; a reader sees the old or the new file, never half. */
@@ -295,7 +315,7 @@ static int work_on(struct work *work)
                                                      : ENDED_PAUSED);
     if (status == RF_DENIED && work->running) /* another writer came first */
         return rf_fail(cli, &err), RF_EXIT_LOCKED;
-    return rf_fail(cli, &err);
+    return fail_index(cli, work->home, &err);
 }
 
 static int run_command(struct rf_cli *cli, bool follow, bool rebuild)
@@ -353,7 +373,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     if (report.parked)
         rf_out_printf(cli, "left out: %s for the slow lane, here or in the rebuild\n",
                       RF_COUNT(report.parked, "park"));
-    return status ? rf_fail(cli, &err) : RF_EXIT_OK;
+    return status ? fail_index(cli, home, &err) : RF_EXIT_OK;
 }
 
 int cmd_index_verify(struct rf_cli *cli)
@@ -479,6 +499,8 @@ static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
     struct rf_sink_options how = {.write = true};
     struct rf_error err = {0};
     struct rf_sink *sink = NULL;
+    char *verify_url;
+    enum rf_status status;
     int code;
 
     if (rf_args_flag(&cli->args, "dry-run")) {
@@ -498,7 +520,12 @@ static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
     }
     (void)unlink(index->metadata_path);
     (void)unlink(index->paused_path);
-    if (rf_sink_erase(index->url, &err))
+    verify_url = rf_text_join(index->url, RF_INDEX_VERIFY_SUFFIX, "");
+    status = rf_sink_erase(verify_url, &err); /* what an interrupted verify left */
+    free(verify_url);
+    if (status == RF_OK)
+        status = rf_sink_erase(index->url, &err);
+    if (status)
         return rf_fail(cli, &err);
     rf_say(cli, "index '%s' is removed", index->name);
     return RF_EXIT_OK;

@@ -82,6 +82,8 @@ RF_MUST_USE enum rf_status rf_index_run(struct rf_index *index, bool follow, str
  * RF_END  no more
  */
 #define RF_INDEX_STOPPED "stopped:"
+/* Behind the path of an index: the throw-away index of a verify beside it. */
+#define RF_INDEX_VERIFY_SUFFIX ".verify"
 struct rf_index_stopped {
     const char *mapper; /* lent until rf_index_close */
     uint64_t waiting;   /* items parked for it */

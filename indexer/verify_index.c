@@ -87,7 +87,7 @@ static enum rf_status find_place(const struct rf_index_options *options, struct 
     rf_buf_init(&why, 3 * URL_SIZE);
     status = can_take(folder, bytes, &why);
     if (status == RF_OK) {
-        snprintf(out->url, sizeof out->url, "%s.verify", options->sink_url);
+        snprintf(out->url, sizeof out->url, "%s" RF_INDEX_VERIFY_SUFFIX, options->sink_url);
     } else if (options->scratch_dir) {
         status = can_take(options->scratch_dir, bytes, &why);
         if (status == RF_OK)
@@ -141,6 +141,22 @@ static enum rf_status read_live(const struct rf_index_options *options, struct r
     return status;
 }
 
+/* Whether the index's place in the log is one of this store: else nothing can be compared. */
+static enum rf_status check_position(const struct rf_index_options *options,
+                                     const struct rf_cursor *at, struct rf_error *err)
+{
+    struct rf_store_options how = {.mode = RF_STORE_READ};
+    struct rf_store *store = NULL;
+    struct rf_feed *feed = NULL;
+    enum rf_status status = rf_store_open(&store, options->store_url, &how, err);
+
+    if (status == RF_OK)
+        status = rf_feed_open(&feed, store, at, err);
+    rf_feed_close(feed);
+    rf_store_close(store);
+    return status;
+}
+
 static enum rf_status rebuild(const struct rf_index_options *options, const char *url,
                               const struct live *live, uint64_t until_seq, struct rf_error *err)
 {
@@ -177,6 +193,8 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     status = read_live(options, &arena, &live, err);
     if (status == RF_OK && live.position[0])
         status = rf_cursor_parse(&at, live.position, err);
+    if (status == RF_OK && live.position[0])
+        status = check_position(options, &at, err);
     if (status == RF_OK)
         status = find_place(options, &place, err);
     if (status == RF_OK) {

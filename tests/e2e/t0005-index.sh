@@ -207,7 +207,7 @@ status_is "the lock is free again" 0
 
 # Whoever holds the lock is told as the kernel knows it, not as some file says.
 printf '1\n' >"$REFUGE_HOME/index/main.db.lock"
-background flock "$REFUGE_HOME/index/main.db.lock" sleep 600
+background flock -o "$REFUGE_HOME/index/main.db.lock" tail -f --pid=$$ /dev/null
 lock_is_held() { ! flock -n "$REFUGE_HOME/index/main.db.lock" true; }
 wait_for 20 "the lock to be taken" lock_is_held
 run refuge index run --wait 1
@@ -215,6 +215,7 @@ status_is "a lock that somebody else holds" 11
 err_has "is told with process and command" "process $pid (flock "
 err_has "also while it waits" "waiting up to 1 s"
 kill "$pid"
+wait "$pid"
 run flock -n "$REFUGE_HOME/store/home" "$REFUGE" put --wait 0 walk.note
 status_is "the store likewise" 11
 err_matches "with process and command" 'process [0-9]+ \(flock -n '
@@ -228,6 +229,11 @@ run refuge sql --index second --csv 'select count(*) as n from notes'
 out_has "has the rows too" 4
 run refuge index drop second --dry-run
 ok "drop --dry-run" test -e "$REFUGE_HOME/index/second.db"
+for suffix in '' -wal -shm .lock; do
+    : >"$REFUGE_HOME/index/second.db.verify$suffix"
+done
+run refuge doctor
+out_matches "doctor names what an interrupted verify left" '^warn +index .*second\.db\.verify. is of'
 run refuge index drop second
 status_is "drop" 0
 is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'second*' | wc -l)" 0
@@ -237,4 +243,20 @@ run refuge index why nothing-of-the-sort
 status_is "why of nothing" 1
 run refuge doctor
 status_is "doctor" 0
+
+# A store that was rolled back: what to do with the index is said.
+cp -a "$REFUGE_HOME/store" older
+printf 'Newer\n' >newer.note
+refuge put newer.note >/dev/null
+refuge index run -q
+rm -r "$REFUGE_HOME/store"
+cp -a older "$REFUGE_HOME/store"
+for command in run rebuild verify; do
+    run refuge index "$command"
+    status_is "index $command on a store that was rolled back" 1
+    err_matches "says what to do" "'refuge index drop main' and 'refuge index run main' make it anew$"
+done
+refuge index drop main -q
+run refuge index run main
+status_is "drop and run make it anew" 0
 done_testing
