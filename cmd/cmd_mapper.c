@@ -176,6 +176,19 @@ static bool write_mapper(const char *path, const char *name, bool replace)
     return close(fd) == 0 && ok;
 }
 
+/* One name is one mapper: a second one beside a bundled mapper in use would not load. */
+static bool is_bundled(struct rf_cli *cli, const char *name)
+{
+    size_t count;
+    char **paths = rf_mapper_paths(cli, &count);
+    bool found = false;
+
+    for (size_t i = 0; !found && i < count; i++)
+        found = strncmp(paths[i], "bundled:", 8) == 0 && strcmp(paths[i] + 8, name) == 0;
+    rf_names_free(paths, count);
+    return found;
+}
+
 int cmd_mapper_new(struct rf_cli *cli)
 {
     const char *name = cli->args.words[0];
@@ -187,6 +200,11 @@ int cmd_mapper_new(struct rf_cli *cli)
                             "'%s' cannot be the name of a mapper: a letter, then "
                             "letters, digits or '_', all lower case, at most %d",
                             name, NEW_NAME_MAX);
+    if (is_bundled(cli, name))
+        return rf_fail_with(cli, RF_EXIT_FAILED,
+                            "cannot make mapper '%s': a bundled mapper has that name; choose "
+                            "another, or put '%s' into mappers.disabled of refuge.conf",
+                            name, name);
     file = rf_text_join(name, ".lua", "");
     path = rf_path_join(cli->home.mapper_dir, file);
     if (rf_args_flag(&cli->args, "dry-run"))

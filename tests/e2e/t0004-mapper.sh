@@ -13,6 +13,13 @@ status_is "does not replace one" 1
 err_has "unless forced" "--force"
 run refuge mapper new Recipes
 status_is "a name must be a name" 2
+run refuge mapper new record
+status_is "the name of a bundled mapper is taken" 1
+err_has "and what to do is said" "mappers.disabled"
+ok "nothing is written" test ! -e "$REFUGE_HOME/mappers/record.lua"
+run env REFUGE_MAPPERS__DISABLED=record "$REFUGE" mapper new record
+status_is "when it is disabled the name is free" 0
+rm "$REFUGE_HOME/mappers/record.lua"
 run refuge mapper check recipes
 status_is "the template loads" 0
 out_has "and declares a table" "table recipes_note: title text search"
