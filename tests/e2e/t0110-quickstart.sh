@@ -27,6 +27,15 @@ ok "what was there stays ($before, then $after items)" [ "$after" -gt "$before" 
 sed -n "s/^\$ \(.* \(sql\|search\) .*\)/\1/p" "$out" | head -n 1 >"$tmp/again"
 run sh "$tmp/again"
 status_is "a printed question can be asked again" 0
+mkdir "$tmp/kitchen" "$tmp/texts"
+printf '[{"title": "Küchenuhr, weiß"}]\n' >"$tmp/kitchen/clock.json"
+run env REFUGE_HOME="$tmp/other" "$source_dir/scripts/quickstart" "$tmp/kitchen"
+out_matches "a word with an umlaut is asked for whole" "refuge search --limit 5 'Küchenuhr'"
+out_has "and found" "[Küchenuhr]"
+printf 'text\n' >"$tmp/texts/a.txt"
+run "$source_dir/scripts/quickstart" "$tmp/texts"
+status_is "a folder without JSON or CSV is an error" 1
+err_has "and it is said" "no JSON or CSV file in '$tmp/texts'"
 run "$source_dir/scripts/quickstart" "$tmp/nowhere"
 status_is "a folder that is not there is an error" 1
 err_has "it is named" "$tmp/nowhere"
