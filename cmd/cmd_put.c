@@ -57,6 +57,8 @@ struct put {
     struct rf_store *store;
     bool dry_run, fatal, scan;
     int code;
+    bool matched;    /* a file of the folder being walked */
+    bool *unmatched; /* by argument: a folder without a file that matches */
     dev_t home_dev;
     ino_t home_ino;
     struct rf_progress progress; /* of what is printed */
@@ -268,6 +270,44 @@ static bool wanted(const struct put *put, const char *name)
     return args->list_count == 0;
 }
 
+/* The byte behind the bracket expression that begins at text; NULL: it does not end. */
+static const char *bracket_end(const char *text)
+{
+    const char *at = text + 1;
+
+    at += *at == '!' || *at == '^';
+    at += *at == ']';
+    while (*at && *at != ']') {
+        if (*at == '[' && at[1] && strchr(":.=", at[1])) {
+            const char end[] = {at[1], ']', '\0'};
+
+            at = strstr(at + 2, end);
+            if (!at)
+                return NULL;
+            at += 2;
+        } else if (*at == '\\') {
+            at += at[1] ? 2 : 1;
+        } else {
+            at++;
+        }
+    }
+    return *at ? at + 1 : NULL;
+}
+
+/* fnmatch takes an open bracket as itself, which nobody means. */
+static bool valid_glob(const char *glob)
+{
+    while (glob && *glob) {
+        if (*glob == '[')
+            glob = bracket_end(glob);
+        else if (*glob == '\\')
+            glob = glob[1] ? glob + 2 : NULL;
+        else
+            glob++;
+    }
+    return glob != NULL;
+}
+
 static int compare_names(const FTSENT **a, const FTSENT **b)
 {
     return strcmp((*a)->fts_name, (*b)->fts_name);
@@ -325,8 +365,10 @@ static void walk(struct put *put, const char *path)
             }
             break;
         case FTS_F:
-            if (wanted(put, entry->fts_name))
+            if (wanted(put, entry->fts_name)) {
+                put->matched = true;
                 take_file(put, entry->fts_path, (uint64_t)entry->fts_statp->st_size);
+            }
             break;
         case FTS_DNR:
         case FTS_ERR:
@@ -459,10 +501,12 @@ static void take_argument(struct put *put, const char *word)
     if (strcmp(word, "-") == 0) {
         put_stdin(put);
     } else if (stat(word, &st) == 0) {
-        if (S_ISDIR(st.st_mode))
+        if (S_ISDIR(st.st_mode)) {
+            put->matched = put->cli->args.list_count == 0;
             walk(put, word);
-        else
+        } else {
             take_file(put, word, (uint64_t)st.st_size);
+        }
     } else if (!put->scan) {
         drain(put, 0);
         rf_error_errno(&err, errno == EACCES ? RF_DENIED : RF_NOT_FOUND, errno,
@@ -475,8 +519,27 @@ static void take_arguments(struct put *put)
 {
     const struct rf_args *args = &put->cli->args;
 
-    for (int i = 0; i < args->word_count && !put->fatal && !rf_stop_asked(); i++)
+    for (int i = 0; i < args->word_count && !put->fatal && !rf_stop_asked(); i++) {
+        put->matched = true;
         take_argument(put, args->words[i]);
+        put->unmatched[i] = !put->matched && !put->fatal && !rf_stop_asked();
+    }
+}
+
+/* A folder in which --match found nothing; an error when nothing was put at all. */
+static void tell_unmatched(struct put *put)
+{
+    const struct rf_args *args = &put->cli->args;
+
+    for (int i = 0; i < args->word_count; i++) {
+        if (!put->unmatched[i])
+            continue;
+        if (put->files + put->progress.errors > 0)
+            rf_warn(put->cli, "no file of '%s' matches", args->words[i]);
+        else
+            put->code = rf_fail_with(put->cli, RF_EXIT_FAILED, "no file of '%s' matches",
+                                     args->words[i]);
+    }
 }
 
 /* "2 symlinks, 1 fifo"; how many in all. */
@@ -542,6 +605,7 @@ static int run(struct put *put)
     end_workers(put);
     rf_store_close(put->store);
     rf_progress_clear(cli);
+    tell_unmatched(put);
     summarise(put);
     return rf_stop_asked() ? RF_EXIT_STOPPED : put->code;
 }
@@ -556,8 +620,18 @@ int cmd_put(struct rf_cli *cli)
     if (jobs < 1 || jobs > WORKERS_MAX)
         return rf_fail_with(cli, RF_EXIT_USAGE, "option '--jobs' takes 1 to %d, not %llu",
                             WORKERS_MAX, (unsigned long long)jobs);
+    for (size_t i = 0; i < cli->args.list_count; i++) {
+        if (!valid_glob(cli->args.lists[i]))
+            return rf_fail_with(cli, RF_EXIT_USAGE,
+                                "option '--match' takes a glob, and '%s' is none: a bracket or a "
+                                "backslash has no end; a '\\' before it takes it as itself",
+                                cli->args.lists[i]);
+    }
     put = calloc(1, sizeof *put);
     if (!put)
+        abort();
+    put->unmatched = calloc((size_t)cli->args.word_count + 1, sizeof *put->unmatched);
+    if (!put->unmatched)
         abort();
     put->cli = cli;
     put->dry_run = rf_args_flag(&cli->args, "dry-run");
@@ -575,6 +649,7 @@ int cmd_put(struct rf_cli *cli)
     pthread_cond_destroy(&put->work);
     pthread_cond_destroy(&put->done);
     pthread_mutex_destroy(&put->lock);
+    free(put->unmatched);
     free(put);
     return code;
 }

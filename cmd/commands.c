@@ -240,7 +240,8 @@ const struct rf_command rf_commands[] = {
      .arguments = "WORDS...",
      .help = "full-text search over every search column",
      .text = "All words must occur. \"a phrase\" in double quotes, pref* for a beginning, -word "
-             "leaves hits out.",
+             "leaves hits out. When there is no hit, the last word is taken as a beginning, unless "
+             "it is a phrase or one to leave out.",
      .examples = "refuge search coffee grinder\tboth words\n"
                  "refuge search '\"coffee grinder\"' -broken\tthe phrase, without the word\n",
      .run = cmd_search,
@@ -296,7 +297,7 @@ const struct rf_cli_option rf_cli_options[] = {
      NULL, "say what would be done, change nothing"},
 
     {"put", "match", 'm', RF_CLI_LIST, "GLOB", NULL,
-     "of folders only files whose name matches"},
+     "of folders only files whose name matches; status 1 when nothing does"},
     {"put", "jobs", 'j', RF_CLI_NUMBER, "N", "32", "files stored at the same time, 1 to 256"},
 
     {"get", "output", 'o', RF_CLI_TEXT, "FILE", NULL, "write to FILE, complete or not at all"},

@@ -80,6 +80,18 @@ run refuge put --match '*.txt' tree
 is "--match takes some" "$(wc -l <"$out")" 1
 out_has "that match" "tree/b/note.txt"
 err_has "of what is skipped too" "skipped 1 symlink: "
+run refuge put --match '*.none' tree
+status_is "a folder without a file that matches, and nothing else: status 1" 1
+err_has "is named" "no file of 'tree' matches"
+run refuge put --match '*.none' tree tree/b/note.txt
+status_is "beside a file that is stored: status 0" 0
+err_has "it is named, too" "no file of 'tree' matches"
+for glob in '[' '*.[a' '[[:alpha:]' '[]' 'a\'; do
+    run refuge put --match "$glob" tree
+    status_is "--match $glob is no glob" 2
+done
+run refuge put --match '[[:alpha:]]*.t[]x]t' --match '\[' tree
+is "brackets that end are" "$(wc -l <"$out")" 1
 ln -s tree folder
 run refuge put --json folder
 out_has "a link to a folder is that folder" '"files":301,"present":301'

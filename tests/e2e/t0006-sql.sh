@@ -105,6 +105,10 @@ run refuge search '"fox hunt"'
 err_has "a phrase" "1 hit"
 run refuge search qui\*
 out_has "a beginning" "[quick]"
+run refuge search qui
+out_has "the last word, when there is no hit" "[quick]"
+run refuge search '"qui"'
+err_has "but not of a phrase" "0 hits"
 run refuge search fox -hunt
 err_has "-word leaves hits out" "1 hit"
 run refuge search --json fox --limit 1
