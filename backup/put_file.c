@@ -340,6 +340,7 @@ static enum rf_status put_content(struct put *put, struct stat *st)
     struct stat after;
     enum rf_status status = RF_OK;
     uint64_t size;
+    char beyond;
 
     if (fstat(put->fd, st) != 0)
         return cannot_read(put, errno);
@@ -357,6 +358,12 @@ static enum rf_status put_content(struct put *put, struct stat *st)
         return cannot_read(put, errno);
     if (!is_unchanged(st, &after) && RF_SAFEGUARD("file-unchanged"))
         return RF_END;
+    /* Files that the kernel makes while they are read (procfs, sysfs) have no size. */
+    if (pread(put->fd, &beyond, 1, st->st_size) > 0)
+        return rf_error_set(put->err, RF_INVALID,
+                            "'%s' holds more than the %llu bytes that are its size; pipe it to "
+                            "'refuge put -'",
+                            put->path, (unsigned long long)size);
     return RF_OK;
 }
 

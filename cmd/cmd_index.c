@@ -343,6 +343,12 @@ int cmd_index_rebuild(struct rf_cli *cli)
 
 /* ---- verify ---- */
 
+static void stop_with(void *user, struct rf_index *index)
+{
+    (void)user;
+    rf_stop_call(index ? stop_index : NULL, index);
+}
+
 static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
 {
     struct rf_compare_report report = {0};
@@ -355,6 +361,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
 
     fill_options(&options, cli, home, mappers, mapper_count);
     options.scratch_dir = scratch && scratch[0] ? scratch : "/tmp";
+    options.hooks.works = stop_with;
     status = rf_index_verify(&options, show_problem, &report, &err);
     rf_names_free(mappers, mapper_count);
     rf_progress_clear(cli);
@@ -364,6 +371,10 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     rf_summary_int(cli, "differences", (int64_t)report.differences);
     rf_summary_int(cli, "limit_letters", (int64_t)report.limit_letters);
     rf_summary_int(cli, "parked", (int64_t)report.parked);
+    if (status == RF_CANCELLED && rf_stop_asked()) {
+        rf_say(cli, "stopped, nothing was compared");
+        return RF_EXIT_STOPPED;
+    }
     if (status == RF_OK || status == RF_CORRUPT)
         rf_out_printf(cli, "%s, %s compared: %s\n", RF_COUNT(report.tables, "table"),
                       RF_COUNT(report.rows, "row"), RF_COUNT(report.differences, "difference"));

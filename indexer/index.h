@@ -25,6 +25,8 @@ struct rf_index_hooks {
     /* a few times a second */
     void (*progress)(void *user, const struct rf_index_progress *progress);
     void (*warn)(void *user, const char *line);
+    /* rf_index_verify: index works now, rf_index_stop ends it; NULL: it is over. May be NULL. */
+    void (*works)(void *user, struct rf_index *index);
     void *user;
 };
 

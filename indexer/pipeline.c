@@ -1174,6 +1174,14 @@ static enum rf_status commit_if_done(struct rf_pipeline *p, struct rf_error *err
     return RF_OK;
 }
 
+/* A batch is committed before a stop, unless an item has many parts left: then it is undone,
+ * and mapped again by the next run. */
+static bool must_give_up(const struct rf_pipeline *p, const struct drive *drive)
+{
+    return drive->stopping && drive->answer == RF_CANCELLED && p->expanding.head &&
+           p->expanding.head->parts->count - p->expanding.head->parts->at > WINDOW_UNITS;
+}
+
 /* One turn: read, submit, write, commit, start parks. *idle: nothing is left to do. */
 static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idle,
                            struct rf_error *err)
@@ -1234,9 +1242,9 @@ enum rf_status rf_pipeline_drive(struct rf_pipeline *p, uint64_t until_seq, uint
         status = rf_parks_check_needs(p, err);
         p->needs_checked = status == RF_OK;
     }
-    while (status == RF_OK && !idle)
+    while (status == RF_OK && !idle && !must_give_up(p, &drive))
         status = turn(p, &drive, &idle, err);
-    if (status != RF_OK)
+    if (status != RF_OK || !idle)
         abandon(p);
     else
         forget_units(p); /* calls in the slow lane that were stopped: their parks remain */

@@ -172,8 +172,13 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
     if (rebuilt.shuffle_seed == 0)
         rebuilt.shuffle_seed = 1;
     status = rf_index_open_with(&index, &rebuilt, live->bundles, live->count, until_seq, err);
-    if (status == RF_OK)
+    if (status == RF_OK) {
+        if (options->hooks.works)
+            options->hooks.works(options->hooks.user, index);
         status = rf_index_run(index, false, err);
+        if (options->hooks.works)
+            options->hooks.works(options->hooks.user, NULL);
+    }
     rf_index_close(index);
     malloc_trim(0); /* the writer's cache is in pieces of the heap; comparing needs as much again */
     return status;

@@ -265,4 +265,8 @@ run refuge stat sha256-000000
 status_is "stat of nothing" 1
 run refuge get --json "$file"
 status_is "get --json without --output" 2
+
+run refuge put /proc/version
+status_is "a file without a size" 1
+err_has "is not stored as an empty one" "holds more than the 0 bytes"
 done_testing
