@@ -219,8 +219,7 @@ enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_mapper_item *i
     if (status)
         return status;
     if (result->status) {
-        *err = result->error;
-        status = result->status;
+        status = rf_error_set(err, result->status, "%s", result->error.message);
         rf_result_free(result);
         return status;
     }

@@ -51,7 +51,7 @@ struct rf_index {
     size_t removed_count;
     struct rf_index_progress progress;
     uint64_t until_seq;            /* verify: stop there; UINT64_MAX */
-    volatile int stop;
+    atomic_int stop;
     int stopped;                   /* eventfd: readable once stop is set */
     _Atomic(struct rf_pipeline *) waiting; /* whom rf_index_stop wakes */
 };

@@ -69,7 +69,7 @@ struct rf_pipeline_options {
     size_t mapper_count;
     bool building;
     uint32_t batch_items, batch_ms, shuffle_seed;
-    const volatile int *stop;                 /* nonzero: finish the batch and return */
+    const atomic_int *stop;                    /* nonzero: finish the batch and return */
     const struct rf_index_hooks *hooks;
     struct rf_index_progress *progress;       /* shared by the lanes of an index */
 };
