@@ -340,8 +340,9 @@ static void check_index(struct doctor *doctor, const char *name)
             rf_index_home_counts(&index, &counts);
             aside = counts.dead_letters;
             tell(doctor, aside || paused ? VERDICT_WARN : VERDICT_OK, "index",
-                 "'%s' opens%s, %llu set aside%s", name, paused ? ", is paused" : "",
-                 (unsigned long long)aside, aside ? " ('refuge index errors' says why)" : "");
+                 "'%s' opens%s, %llu set aside%s%s%s", name, paused ? ", is paused" : "",
+                 (unsigned long long)aside, aside ? " ('refuge index errors" : "",
+                 aside ? index.argument : "", aside ? "' says why)" : "");
         }
         rf_sink_close(sink);
         check_verify_files(doctor, &index);

@@ -161,7 +161,7 @@ static enum rf_status get_one(struct get *get, const struct rf_blobref *ref, con
     enum rf_status status;
     char *temporary;
 
-    if (!path || strcmp(path, "-") == 0)
+    if (!path)
         return copy_ref(get, ref, err);
     temporary = temporary_name(path);
     get->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -182,6 +182,8 @@ int cmd_get(struct rf_cli *cli)
     enum rf_status status;
     int code;
 
+    if (path && strcmp(path, "-") == 0)
+        path = NULL;
     if (cli->out.json && !path)
         return rf_fail_with(cli, RF_EXIT_USAGE,
                             "'refuge get --json' needs '--output FILE': standard "

@@ -129,7 +129,8 @@ static void stop_index(void *user)
 }
 
 /* Mappers whose slow calls used their budget up. */
-static size_t tell_stopped(struct rf_cli *cli, struct rf_index *index, const char *name)
+static size_t tell_stopped(struct rf_cli *cli, struct rf_index *index,
+                           const struct rf_index_home *home)
 {
     struct rf_index_stopped stopped;
     size_t count = 0;
@@ -137,10 +138,10 @@ static size_t tell_stopped(struct rf_cli *cli, struct rf_index *index, const cha
     while (rf_index_stopped(index, count, &stopped, NULL) == RF_OK) {
         rf_warn(cli,
                 "%s wait%s for mapper '%s', whose slow calls used %g s of CPU one after another "
-                "and all failed ('refuge index errors --mapper %s' says how); mend the mapper, or "
-                "have 'refuge index run %s' try on",
+                "and all failed ('refuge index errors%s --mapper %s' says how); mend the mapper, "
+                "or have 'refuge index run%s' try on",
                 RF_COUNT(stopped.waiting, "item"), stopped.waiting == 1 ? "s" : "", stopped.mapper,
-                (double)stopped.budget_ms / 1000, stopped.mapper, name);
+                (double)stopped.budget_ms / 1000, home->argument, stopped.mapper, home->argument);
         rf_out_begin(&cli->out, "stopped");
         rf_out_text(&cli->out, "mapper", stopped.mapper);
         rf_out_int(&cli->out, "waiting", (int64_t)stopped.waiting);
@@ -192,8 +193,8 @@ static int tell_totals(const struct work *work, enum ending ending)
                ending == ENDED_DONE && work->stopped ? " but for what waits" : "",
                RF_COUNT(totals->items, "item"), RF_COUNT(totals->rows, "row"));
     if (counts.dead_letters)
-        rf_say(cli, "%llu set aside; 'refuge index errors' says why",
-               (unsigned long long)counts.dead_letters);
+        rf_say(cli, "%llu set aside; 'refuge index errors%s' says why",
+               (unsigned long long)counts.dead_letters, work->home->argument);
     if (counts.parked_need)
         rf_say(cli, "%llu wait%s for blobs that are not in the store",
                (unsigned long long)counts.parked_need, counts.parked_need == 1 ? "s" : "");
@@ -269,7 +270,7 @@ static enum rf_status run_once(struct work *work, struct rf_error *err)
         rf_stop_call(NULL, NULL);
         add_totals(work, index);
         rf_progress_clear(work->cli);
-        work->stopped = status == RF_OK ? tell_stopped(work->cli, index, work->home->name) : 0;
+        work->stopped = status == RF_OK ? tell_stopped(work->cli, index, work->home) : 0;
     }
     rf_index_close(index);
     rf_names_free(mappers, count);
@@ -278,8 +279,8 @@ static enum rf_status run_once(struct work *work, struct rf_error *err)
 
 static void tell_paused(struct rf_cli *cli, const struct rf_index_home *index)
 {
-    rf_say(cli, "index '%s' is paused; 'refuge index resume %s' lets it run", index->name,
-           index->name);
+    rf_say(cli, "index '%s' is paused; 'refuge index resume%s' lets it run", index->name,
+           index->argument);
 }
 
 /* Run until done or stopped; with follow, again whenever mapper files changed or a pause ended. */

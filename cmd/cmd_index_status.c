@@ -218,15 +218,15 @@ int cmd_index_status(struct rf_cli *cli)
 {
     int code = RF_EXIT_OK;
     uint64_t set_aside = 0, newest = newest_change(cli, &code);
+    const char *name = cli->args.word_count ? cli->args.words[0] : NULL;
 
     if (code)
         return code;
-    code = show_index(cli, cli->args.word_count ? cli->args.words[0] : NULL, newest, true,
-                      &set_aside);
+    code = show_index(cli, name, newest, true, &set_aside);
     rf_summary_int(cli, "dead_letters", (int64_t)set_aside);
     if (set_aside)
-        rf_say(cli, "'refuge index errors' says why %llu %s set aside",
-               (unsigned long long)set_aside, set_aside == 1 ? "is" : "are");
+        rf_say(cli, "'refuge index errors%s%s' says why %llu %s set aside", name ? " " : "",
+               name ? name : "", (unsigned long long)set_aside, set_aside == 1 ? "is" : "are");
     return code ? code : set_aside ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }
 
@@ -274,6 +274,7 @@ int cmd_status(struct rf_cli *cli)
 
 struct errors {
     struct rf_cli *cli;
+    const struct rf_index_home *index;
     const char *mapper, *item;
     uint64_t limit, count, shown;
 };
@@ -288,6 +289,7 @@ static enum rf_status print_letter(void *user, const struct rf_dead_letter *lett
 {
     struct errors *errors = user;
     struct rf_cli *cli = errors->cli;
+    bool of_another = strchr(letter->key, ';') && errors->index->argument[0];
     char time[RF_TIME_TEXT_SIZE];
 
     if ((errors->mapper && strcmp(errors->mapper, letter->mapper) != 0) ||
@@ -304,9 +306,11 @@ static enum rf_status print_letter(void *user, const struct rf_dead_letter *lett
     rf_out_printf(cli, "\n  %s, change %llu, attempt %u\n", time, (unsigned long long)letter->seq,
                   letter->attempts);
     rf_out_printf(cli,
-                  "  try it: refuge mapper run %s '%s'\n  again:  refuge index retry --mapper %s "
-                  "--item '%s'\n",
-                  letter->mapper, letter->key, letter->mapper, letter->key);
+                  "  try it: refuge mapper run %s '%s'%s%s\n"
+                  "  again:  refuge index retry%s --mapper %s --item '%s'\n",
+                  letter->mapper, letter->key, of_another ? " --index" : "",
+                  of_another ? errors->index->argument : "", errors->index->argument,
+                  letter->mapper, letter->key);
     rf_out_begin(&cli->out, "dead_letter");
     rf_out_text(&cli->out, "item", letter->key);
     rf_out_text(&cli->out, "name", letter->name);
@@ -320,9 +324,11 @@ static enum rf_status print_letter(void *user, const struct rf_dead_letter *lett
     return rf_stop_asked() || cli->out.closed ? RF_CANCELLED : RF_OK;
 }
 
-static int list_errors(struct rf_cli *cli, struct rf_sink *sink)
+static int list_errors(struct rf_cli *cli, const struct rf_index_home *index,
+                       struct rf_sink *sink)
 {
-    struct errors errors = {.cli = cli, .mapper = rf_args_text(&cli->args, "mapper"),
+    struct errors errors = {.cli = cli, .index = index,
+                            .mapper = rf_args_text(&cli->args, "mapper"),
                             .item = rf_args_text(&cli->args, "item"),
                             .limit = rf_args_number(&cli->args, "limit")};
     struct rf_error err = {0};
@@ -351,7 +357,7 @@ int cmd_index_errors(struct rf_cli *cli)
         struct rf_sink *sink = rf_index_home_sink(cli, &index, false, &code);
 
         if (sink)
-            code = list_errors(cli, sink);
+            code = list_errors(cli, &index, sink);
         rf_sink_close(sink);
     }
     rf_index_home_release(&index);
@@ -369,14 +375,43 @@ static enum rf_status count_fitting(void *user, const struct rf_dead_letter *let
     return RF_OK;
 }
 
+/* The item whose key begins so; letters come in order of their items. */
+struct pick {
+    const char *item;
+    char key[RF_ITEM_KEY_SIZE];
+    unsigned keys;
+};
+
+static enum rf_status pick_item(void *user, const struct rf_dead_letter *letter)
+{
+    struct pick *pick = user;
+
+    if (!item_fits(pick->item, letter->key) || strcmp(pick->key, letter->key) == 0)
+        return RF_OK;
+    snprintf(pick->key, sizeof pick->key, "%s", letter->key);
+    pick->keys++;
+    return strcmp(pick->item, letter->key) == 0 ? RF_END : RF_OK; /* it sorts before longer ones */
+}
+
 static int retry(struct rf_cli *cli, const struct rf_index_home *index, struct rf_sink *sink,
                  bool dry_run)
 {
     struct errors errors = {.mapper = rf_args_text(&cli->args, "mapper"),
                             .item = rf_args_text(&cli->args, "item")};
+    struct pick pick = {.item = errors.item};
     struct rf_error err = {0};
     enum rf_status status;
 
+    if (errors.item) {
+        status = rf_sink_dead_letters(sink, pick_item, &pick, &err);
+        if (status != RF_OK && status != RF_END)
+            return rf_fail(cli, &err);
+        if (pick.keys > 1)
+            return rf_fail_with(cli, RF_EXIT_USAGE,
+                                "more than one item that is set aside begins with '%s'",
+                                errors.item);
+        errors.item = pick.keys ? pick.key : errors.item;
+    }
     if (dry_run)
         status = rf_sink_dead_letters(sink, count_fitting, &errors, &err);
     else
@@ -384,8 +419,8 @@ static int retry(struct rf_cli *cli, const struct rf_index_home *index, struct r
     if (status)
         return rf_fail(cli, &err);
     rf_summary_int(cli, "retried", (int64_t)errors.count);
-    rf_say(cli, "%llu %s mapped again by 'refuge index run %s'", (unsigned long long)errors.count,
-           dry_run ? "would be" : "will be", index->name);
+    rf_say(cli, "%llu %s mapped again by 'refuge index run%s'", (unsigned long long)errors.count,
+           dry_run ? "would be" : "will be", index->argument);
     return RF_EXIT_OK;
 }
 

@@ -437,7 +437,7 @@ static int print_call(struct run *run, const struct rf_call *call, const struct 
 
 /* ---- which item ---- */
 
-/* A part, as index main knows it; an exit code, told. */
+/* A part, as an index knows it; an exit code, told. */
 static int open_part(struct run *run, struct rf_mapper_item *item)
 {
     struct rf_index_home index;
@@ -445,7 +445,7 @@ static int open_part(struct run *run, struct rf_mapper_item *item)
     struct rf_error err = {0};
     int code = RF_EXIT_OK;
 
-    if (rf_index_home_init(&index, run->cli, NULL, true, &code) &&
+    if (rf_index_home_init(&index, run->cli, rf_args_text(&run->cli->args, "index"), true, &code) &&
         rf_mapper_item_key(item, &from, run->item_word, &err))
         code = rf_fail(run->cli, &err);
     rf_index_home_release(&index);

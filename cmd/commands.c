@@ -65,8 +65,9 @@ const struct rf_command rf_commands[] = {
     {.name = "delete",
      .arguments = "REF...",
      .help = "delete blobs; indexes remove their rows when they run",
-     .text = "Needs whole blobrefs. Deleting a file blob leaves its content, which other files may "
-             "share; --content deletes that too, unless another file holds it.",
+     .text = "Needs whole blobrefs; one that is not there is an error. Deleting a file blob leaves "
+             "its content, which other files may share; --content deletes that too, unless another "
+             "file holds it.",
      .examples = "refuge delete --content REF\tdelete a file and its bytes\n",
      .run = cmd_delete,
      .min = 1,
@@ -92,9 +93,10 @@ const struct rf_command rf_commands[] = {
      .arguments = "",
      .help = "print the change queue",
      .text =
-         "One line for each change, in order: cursor, time, put, part, lift or delete, blobref, "
-         "size. A cursor given to --since continues behind that change. Works while another "
-         "process writes.",
+         "One line for each change, in order: cursor, time, what happened, blobref, size. A put is "
+         "an item, a part content of a file; a lift makes an item of a part that was put as a blob "
+         "of its own; gone is a put whose blob was deleted since. A cursor given to --since "
+         "continues behind that change. Works while another process writes.",
      .examples = "refuge changes --limit 10\tthe ten oldest changes\n"
                  "refuge changes --since now --follow\twhat happens from now on\n",
      .run = cmd_changes},
@@ -124,7 +126,7 @@ const struct rf_command rf_commands[] = {
     {.name = "index errors",
      .arguments = "[NAME]",
      .help = "items set aside, with the reason and the command that runs each again",
-     .text = INDEX_NAME_TEXT,
+     .text = INDEX_NAME_TEXT " Exit status 3 when there are any.",
      .run = cmd_index_errors,
      .max = 1},
     {.name = "index retry",
@@ -204,8 +206,9 @@ const struct rf_command rf_commands[] = {
      .arguments = "FILE REF|PATH",
      .help = "map one blob or local file and print its rows; no index is touched",
      .text = "FILE is a mapper file, or the name of one that the indexes use. " REF_TEXT
-             " Mappers cut some items into parts, records of a file for instance, and each part is "
-             "mapped as an item of its own; --part takes one.",
+             " PATH is a local file, put or not. Mappers cut some items into parts, records of a "
+             "file for instance, and each part is mapped as an item of its own; --part takes one. "
+             "Exit status 3 when the mapper fails.",
      .examples =
          "refuge mapper run recipes.lua cake.json --trace\tshow each emit and helper call\n"
          "refuge mapper run recipes.lua recipes.json --part 2\tthe second record of a file\n",
@@ -215,8 +218,8 @@ const struct rf_command rf_commands[] = {
     {.name = "mapper test",
      .arguments = "[FILE...]",
      .help = "run the tests that mappers declare",
-     .text = "Prints TAP: ok and not ok, with the rows that differ. Without FILE: every mapper of "
-             "the home.",
+     .text = "Prints TAP: ok and not ok, with the rows that differ. Without FILE: every mapper the "
+             "indexes use.",
      .run = cmd_mapper_test,
      .max = -1,
      .homeless = true},
@@ -231,7 +234,7 @@ const struct rf_command rf_commands[] = {
              "input. Commands of that shell (.tables) are no SQL and work only there. On a "
              "terminal columns are cut to its width.",
      .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"
-                 "refuge sql --csv 'select item, key, value from record' > record.csv\tfor a "
+                 "refuge sql --csv 'select key, value from record' > record.csv\tfor a "
                  "spreadsheet\n",
      .run = cmd_sql,
      .max = 1,
@@ -264,6 +267,10 @@ const struct rf_command rf_commands[] = {
     {.name = "doctor",
      .arguments = "",
      .help = "check that everything is in order, and say what to do where it is not",
+     .text = "A line for each check: ok, warn or fail. Looks at the home, the configuration, the "
+             "room on the disk, the store (its oldest and newest changes; 'refuge store verify' "
+             "reads all of it), the jail, every mapper and every index. Exit status 1 when a check "
+             "fails.",
      .run = cmd_doctor,
      .homeless = true},
     {.name = "help",
@@ -300,7 +307,8 @@ const struct rf_cli_option rf_cli_options[] = {
      "of folders only files whose name matches; status 1 when nothing does"},
     {"put", "jobs", 'j', RF_CLI_NUMBER, "N", "32", "files stored at the same time, 1 to 256"},
 
-    {"get", "output", 'o', RF_CLI_TEXT, "FILE", NULL, "write to FILE, complete or not at all"},
+    {"get", "output", 'o', RF_CLI_TEXT, "FILE", NULL,
+     "write to FILE, complete or not at all; -: standard output"},
     {"get", "raw", 0, RF_CLI_FLAG, NULL, NULL, "a file blob itself, not the file's content"},
 
     {"ls", "prefix", 0, RF_CLI_TEXT, "REF", NULL, "only blobrefs that start so"},
@@ -323,9 +331,12 @@ const struct rf_cli_option rf_cli_options[] = {
      "wait for more and go on until stopped"},
 
     {"index retry,index errors", "mapper", 0, RF_CLI_TEXT, "NAME", NULL, "only of this mapper"},
-    {"index retry,index errors", "item", 0, RF_CLI_TEXT, "REF", NULL, "only this item"},
+    {"index retry,index errors", "item", 0, RF_CLI_TEXT, "REF", NULL,
+     "only this item: its blobref or the beginning of it"},
     {"index retry", "all", 0, RF_CLI_FLAG, NULL, NULL, "everything that was set aside"},
 
+    {"mapper run", "index", 0, RF_CLI_TEXT, "NAME", "main",
+     "the index that knows the part, when REF is one of its items"},
     {"mapper run", "part", 0, RF_CLI_NUMBER, "N", NULL,
      "the Nth part, from 1, that FILE and the mappers in use cut out of it"},
     {"mapper run", "trace", 0, RF_CLI_FLAG, NULL, NULL, "show each emit and helper call"},

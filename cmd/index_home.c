@@ -184,6 +184,8 @@ bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const cha
                              out->name, RF_NAME_MAX);
         return false;
     }
+    if (strcmp(out->name, RF_INDEX_DEFAULT) != 0)
+        snprintf(out->argument, sizeof out->argument, " %s", out->name);
     stem = rf_path_join(cli->home.index_dir, out->name);
     out->path = rf_text_join(stem, ".db", "");
     out->metadata_path = rf_text_join(stem, ".metadata.json", "");

@@ -14,6 +14,7 @@
 /* One index of the home, there or not. */
 struct rf_index_home {
     const char *name;
+    char argument[RF_NAME_MAX + 2]; /* " NAME" for a command to type; "" of the default one */
     char *path;          /* of the database */
     char *url;           /* "sqlite:PATH" */
     char *metadata_path; /* what Datasette reads beside it */

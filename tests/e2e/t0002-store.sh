@@ -265,6 +265,10 @@ run refuge stat sha256-000000
 status_is "stat of nothing" 1
 run refuge get --json "$file"
 status_is "get --json without --output" 2
+run refuge get --json --output - "$file"
+status_is "nor to standard output" 2
+run refuge get --output - "$file"
+out_is "which is written to without --json" '{"name":"x"}'
 
 run refuge put /proc/version
 status_is "a file without a size" 1

@@ -79,6 +79,9 @@ run refuge index retry
 status_is "retry needs to know what" 2
 run refuge index retry --all --dry-run
 err_has "retry --dry-run counts" "1 would be mapped again"
+run refuge index retry --item sha256- --dry-run
+status_is "retry by the beginning of a blobref" 0
+err_has "finds the one item" "1 would be mapped again"
 run refuge index retry --item "$bad"
 status_is "retry" 0
 run refuge index why bad.note
@@ -137,6 +140,8 @@ run refuge index run
 status_is "a mapper that fails on parts" 3
 run refuge index errors --mapper years
 sed -n "s/^  try it: //p" "$out" | grep ';' >tries
+run refuge index retry --item sha256-
+status_is "a beginning of several: status 2" 2
 ok "parts are among the errors" test "$(wc -l <tries)" -ge 2
 while read -r try; do
     run sh -c "$(printf '%s' "$try" | sed "s|^refuge|'$REFUGE'|")"
@@ -144,6 +149,17 @@ while read -r try; do
     err_has "and fails as it did" "years.lua:5"
 done <tries
 part=$(head -1 tries | sed "s/.*'\(.*\)'/\1/")
+run refuge index run other
+err_has "another index says how to ask it" "'refuge index errors other' says why"
+run refuge index errors other
+out_has "and how to retry there" "refuge index retry other --mapper years --item '"
+try=$(sed -n "s/^  try it: //p" "$out" | grep ';' | head -1)
+ok "its parts are got by it" test "${try% --index other}" != "$try"
+refuge index drop main -q
+run sh -c "$(printf '%s' "$try" | sed "s|^refuge|'$REFUGE'|")"
+err_has "also without the first one" "years.lua:5"
+refuge index drop other -q
+refuge index run -q
 run refuge index why "$part"
 out_has "why names what it is a part of" "is a part of books"
 rm "$REFUGE_HOME/mappers/years.lua"
