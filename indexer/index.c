@@ -659,7 +659,10 @@ static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct
                             "two lanes of index '%s' stand at '%s' and '%s'",
                             index->options.name, rf_pipeline_position(index->live),
                             rf_pipeline_position(index->beside));
-    return swap_lane(index, err);
+    status = swap_lane(index, err);
+    if (status == RF_OK) /* the swap may have parked what the lane missed */
+        status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
+    return status;
 }
 
 /* Wait out what cannot be reached: doubling, with a quarter of jitter, without end. */

@@ -52,9 +52,11 @@ struct rf_sink_mapper {
     const struct rf_decl *decl; /* lent until the sink is closed */
     /* A live splitter that a lane which is not full runs along, so that parts reach the lane's own
      * mappers: its edges, needs and parks are kept in the lane and steer what lives there, but it
-     * has no tables or dead letters here, its rows are ignored, and the swap drops its edges (they
-     * equal the live lane's). Its place in `mappers` counts for rf_sink_call.mapper all the
-     * same. */
+     * has no tables or dead letters here, its rows are ignored, and the swap drops its edges for
+     * the live lane's. Where these differ, because a call failed here on a limit and not there, the
+     * swap parks the parts that this lane missed for the mappers it brings; the dead letter that a
+     * person needs is the live lane's. Its place in `mappers` counts for rf_sink_call.mapper all
+     * the same. */
     bool edges_only;
 };
 

@@ -660,6 +660,36 @@ static enum rf_status note_orphans(struct rf_sqlite *sink, const struct rf_sqlit
                       (unsigned)live->id, (unsigned)lane->id);
 }
 
+/*
+ * A splitter that ran along may have failed in the lane where the live lane's call did not: on a
+ * limit, which depends on the machine. What parts it cut in the live lane alone wait then for the
+ * mappers that the lane brings, as ready parks.
+ */
+static enum rf_status park_missed(struct rf_sqlite *sink, const struct rf_sqlite_lane *live,
+                                  const struct rf_sqlite_lane *lane, struct rf_error *err)
+{
+    char now[RF_TIME_TEXT_SIZE];
+    bool any = false;
+
+    for (size_t i = 0; i < lane->mapper_count; i++)
+        any |= lane->mappers[i].edges_only;
+    if (!any)
+        return RF_OK;
+    rf_sqlite_now(now);
+    return rf_db_exec(&sink->db, err,
+                      "INSERT INTO refuge_parks(mapper, blob, kind, reason, attempts, at) "
+                      "SELECT n.id, e.child, 'ready', 'its part was not cut while this version was "
+                      "built', 0, %Q FROM refuge_lane_mappers n, (SELECT DISTINCT p.child FROM "
+                      "refuge_parts p WHERE p.mapper IN (SELECT id FROM refuge_lane_mappers WHERE "
+                      "lane = %u AND name IN (SELECT name FROM refuge_lane_mappers WHERE lane = %u "
+                      "AND edges_only)) AND NOT EXISTS (SELECT 1 FROM refuge_parts q JOIN "
+                      "refuge_lane_mappers m ON m.id = q.mapper WHERE q.child = p.child AND "
+                      "m.lane = %u)) e WHERE n.lane = %u AND NOT n.edges_only ORDER BY e.child "
+                      "ON CONFLICT DO NOTHING",
+                      now, (unsigned)live->id, (unsigned)lane->id, (unsigned)lane->id,
+                      (unsigned)lane->id);
+}
+
 static enum rf_status delete_dying(struct rf_sqlite *sink, struct rf_error *err)
 {
     enum rf_status status = RF_OK;
@@ -721,6 +751,8 @@ static enum rf_status swap_in(struct rf_sqlite *sink, const struct rf_sqlite_lan
 
     if (!status)
         status = note_orphans(sink, live, lane, err);
+    if (!status && RF_SAFEGUARD("sink-missed-parts"))
+        status = park_missed(sink, live, lane, err);
     if (!status)
         status = delete_dying(sink, err);
     for (size_t i = 0; !status && i < lane->mapper_count; i++)

@@ -628,6 +628,40 @@ static void a_splitter_may_run_along_for_its_edges(void **state)
     fixture_release(&f);
 }
 
+/* Its call may fail there and not in the live lane: what it did not bring is not forgotten. */
+static void parts_that_a_lane_missed_are_parked(void **state)
+{
+    struct fixture f;
+    struct rf_sink_mapper mappers[2];
+    struct rf_sink_item parts[2];
+    uint32_t live, lane = 0;
+
+    (void)state;
+    fixture_init(&f);
+    live = begin_notes_and_split(&f);
+    parts[0] = part_item(&f.arena, "p", "text/plain");
+    parts[1] = part_item(&f.arena, "q", "text/plain");
+    CHECK(rf_sink_begin(f.sink, live, "", &err));
+    put_parent(&f, "whole", 1, parts, 2);
+    put_part_note(&f, &parts[0], "P1");
+    put_part_note(&f, &parts[1], "Q1");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    mappers[0] = mapper_of(&f.arena, notes_v2);
+    mappers[1] = mapper_of(&f.arena, split_v1);
+    mappers[1].edges_only = true;
+    CHECK(rf_sink_lane_begin(f.sink, mappers, 2, false, &lane, &err));
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_parent(&f, "whole", 1, parts, 1);
+    put_part_note(&f, &parts[0], "P2");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    CHECK(rf_sink_lane_swap(f.sink, lane, NULL, 0, &err));
+    assert_string_equal(ask(&f, "SELECT title FROM note"), "P2");
+    assert_string_equal(ask(&f, "SELECT count(*) || m.name || p.kind FROM refuge_parks p JOIN "
+                                "refuge_lane_mappers m ON m.id = p.mapper"),
+                        "1notesready");
+    fixture_release(&f);
+}
+
 static void names_must_not_clash(void **state)
 {
     static const char thief[] =
@@ -1263,6 +1297,7 @@ int main(void)
         cmocka_unit_test(a_new_version_is_built_beside_and_swapped_in),
         cmocka_unit_test(a_full_lane_replaces_all),
         cmocka_unit_test(a_splitter_may_run_along_for_its_edges),
+        cmocka_unit_test(parts_that_a_lane_missed_are_parked),
         cmocka_unit_test(names_must_not_clash),
         cmocka_unit_test(one_process_writes),
         cmocka_unit_test(the_cache_is_as_large_as_told),
