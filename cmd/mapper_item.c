@@ -218,13 +218,14 @@ enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_mapper_item *i
     } while (status == RF_TIMEOUT);
     if (status)
         return status;
-    if (result->status) {
-        status = rf_error_set(err, result->status, "%s", result->error.message);
-        rf_result_free(result);
-        return status;
+    status = result->status;
+    if (status == RF_OK) {
+        *out = result;
+        return RF_OK;
     }
-    *out = result;
-    return RF_OK;
+    rf_error_set(err, status, "%s", result->error.message);
+    rf_result_free(result);
+    return status;
 }
 
 /* ---- parts ---- */
