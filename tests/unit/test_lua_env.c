@@ -80,7 +80,8 @@ static void freezes(void **state)
     expect_failure("table.insert(refuge, 1)", "bad argument");
     expect_failure("table.sort(refuge.json)", "bad argument");
     expect_failure("table.remove(emit)", "bad argument");
-    expect("for k in pairs(refuge.csv) do out(k) end", "t:\"json\"\nt:\"records\"\nt:\"rows\"\n");
+    expect("for k in pairs(refuge.csv) do out(k) end",
+           "t:\"json\"\nt:\"pieces\"\nt:\"records\"\nt:\"rows\"\n");
     expect("local _, state = pairs(string) for _, t in ipairs(state) do\n"
            "if type(t) == 'table' then t.find = nil end end out(tostring(string.find ~= nil))",
            "t:\"true\"\n");
