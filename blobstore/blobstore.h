@@ -109,6 +109,7 @@ struct rf_act {
         uint32_t known_life;     /* acts on this ref then, ... */
         uint64_t known_seq, known_size;
         bool known, known_part;
+        bool lost;               /* the copy that is there cannot be read: it is replaced */
         bool large;              /* the payload is in a file of its own, */
         uint32_t large_life;     /* named by this life; 0: it was there when looked up */
     } own;

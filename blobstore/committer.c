@@ -15,9 +15,12 @@
 
 #include "blobstore/disk.h"
 #include "blobstore/large.h"
+#include "core/control.h"
 
 #define SLOT_SIZE (RF_LOG_ALIGN + RF_LOG_HEADER_SIZE) /* padding of the record before, header */
 #define BATCH_RECORDS 2048
+/* An act is one record, or two: a tombstone and a put that replaces a damaged copy. */
+#define ACT_OVERHEAD ((uint64_t)2 * (RF_LOG_HEADER_SIZE + RF_LOG_ALIGN))
 #define TAIL_RUNS_MAX 8 /* times run_bytes the tail may grow to when no run can be written */
 
 /* An act of the batch at hand. */
@@ -134,14 +137,37 @@ static void add_record(struct rf_committer *committer, struct rf_act *act,
     act->seq = record->seq;
 }
 
+static void add_tombstone(struct rf_committer *committer, struct rf_act *act,
+                          const struct rf_entry *was)
+{
+    struct rf_log_record record = {
+        .op = RF_LOG_DELETE,
+        .flags = was->flags & RF_LOG_PART,
+        .size = was->size,
+        .life = was->life + 1,
+        .refers = was->seq,
+    };
+
+    committer->blobs--;
+    committer->bytes -= record.size;
+    add_record(committer, act, &record);
+}
+
+/* A damaged copy is replaced as if the blob had been deleted first: what was made from it goes. */
 static void plan_put(struct rf_committer *committer, struct rf_act *act,
                      const struct rf_entry *was, struct planned *planned)
 {
     struct rf_log_record record = {.op = RF_LOG_PUT, .size = act->own.size};
     bool alive = was->life % 2 == 1;
+    bool replaces = alive && act->own.lost && was->seq == act->own.known_seq;
 
     act->seq = was->seq;
     act->outcome = RF_PUT_PRESENT;
+    if (replaces) {
+        add_tombstone(committer, act, was);
+        committer->dead += was->size;
+        alive = false;
+    }
     if (alive && (!(was->flags & RF_LOG_PART) || act->part))
         return;
     if (!alive && act->own.large && act->own.large_life != was->life + 1) {
@@ -156,7 +182,7 @@ static void plan_put(struct rf_committer *committer, struct rf_act *act,
         act->outcome = RF_PUT_LIFTED;
     } else {
         record.flags = act->part ? RF_LOG_PART : 0;
-        record.life = was->life + 1;
+        record.life = was->life + (replaces ? 2 : 1);
         record.stored = act->own.large ? 0 : (uint32_t)act->own.size;
         record.checksum = act->own.checksum;
         act->outcome = RF_PUT_NEW;
@@ -169,14 +195,6 @@ static void plan_put(struct rf_committer *committer, struct rf_act *act,
 static void plan_delete(struct rf_committer *committer, struct rf_act *act,
                         const struct rf_entry *was, struct planned *planned)
 {
-    struct rf_log_record record = {
-        .op = RF_LOG_DELETE,
-        .flags = was->flags & RF_LOG_PART,
-        .size = was->size,
-        .life = was->life + 1,
-        .refers = was->seq,
-    };
-
     act->outcome = RF_PUT_ABSENT;
     act->seq = was->seq;
     if (was->life % 2 == 0)
@@ -187,9 +205,7 @@ static void plan_delete(struct rf_committer *committer, struct rf_act *act,
         planned->gone_life = was->life;
     else
         committer->dead += was->size;
-    committer->blobs--;
-    committer->bytes -= record.size;
-    add_record(committer, act, &record);
+    add_tombstone(committer, act, was);
 }
 
 static void plan(struct rf_committer *committer, struct rf_act *act)
@@ -291,7 +307,7 @@ static enum rf_status flush_tail(struct rf_committer *committer, struct rf_error
 static void commit_some(struct rf_committer *committer, struct rf_act **list)
 {
     struct rf_error err = {0};
-    uint64_t room = 0, first = RF_LOG_HEADER_SIZE + RF_LOG_ALIGN + (*list)->bytes.size;
+    uint64_t room = 0, first = ACT_OVERHEAD + (*list)->bytes.size;
     enum rf_status status = flush_tail(committer, &err);
 
     if (status == RF_OK)
@@ -301,9 +317,10 @@ static void commit_some(struct rf_committer *committer, struct rf_act **list)
     if (status == RF_OK)
         status = rf_table_reserve(&committer->pending, BATCH_RECORDS, &err);
     begin_batch(committer);
-    while (*list && committer->planned_count < BATCH_RECORDS) {
+    while (*list && committer->planned_count < BATCH_RECORDS &&
+           committer->record_count < BATCH_RECORDS - 1) {
         struct rf_act *act = *list;
-        uint64_t span = RF_LOG_HEADER_SIZE + RF_LOG_ALIGN + act->bytes.size;
+        uint64_t span = ACT_OVERHEAD + act->bytes.size;
         if (committer->planned_count > 0 && committer->size + span > room)
             break;
         *list = act->next;
@@ -390,6 +407,16 @@ static bool is_answered(struct rf_committer *committer, const struct rf_act *act
     return !deletes;
 }
 
+/* Whether the small blob that is there cannot be read any more: a put answers for the copy it
+ * leaves in place, so it looks. */
+static bool copy_is_lost(struct rf_committer *committer, const struct rf_act *act,
+                         const struct rf_entry *was)
+{
+    return !act->is_delete && was->life % 2 == 1 && was->size <= RF_BLOB_INLINE_MAX &&
+           RF_SAFEGUARD("put-checks-copy") &&
+           rf_disk_check_small(committer->disk, was, NULL) == RF_CORRUPT;
+}
+
 void rf_committer_submit(struct rf_committer *committer, struct rf_act *act)
 {
     struct rf_entry was = {0};
@@ -402,7 +429,8 @@ void rf_committer_submit(struct rf_committer *committer, struct rf_act *act)
         act->own.known_seq = was.seq;
         act->own.known_size = was.size;
         act->own.known_part = was.flags & RF_LOG_PART;
-        if (status == RF_OK && is_answered(committer, act, &was)) {
+        act->own.lost = status == RF_OK && copy_is_lost(committer, act, &was);
+        if (status == RF_OK && !act->own.lost && is_answered(committer, act, &was)) {
             act->outcome = RF_PUT_PRESENT;
             act->seq = was.seq;
             act->done(act);

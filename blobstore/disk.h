@@ -111,6 +111,10 @@ RF_MUST_USE enum rf_status rf_disk_recover(struct rf_disk *disk, struct rf_commi
 /* read.c: the payload of an entry. */
 RF_MUST_USE enum rf_status rf_disk_find(struct rf_disk *disk, const struct rf_blobref *ref,
                                         struct rf_entry *out, struct rf_error *err);
+/* Read the payload of a small blob that is there and compare its checksum. RF_CORRUPT: it is
+ * lost. */
+RF_MUST_USE enum rf_status rf_disk_check_small(struct rf_disk *disk, const struct rf_entry *entry,
+                                               struct rf_error *err);
 RF_MUST_USE enum rf_status rf_disk_get(struct rf_store *store, const struct rf_blobref *ref,
                                        struct rf_buf *buf, struct rf_error *err);
 RF_MUST_USE enum rf_status rf_disk_read(struct rf_store *store, const struct rf_blobref *ref,

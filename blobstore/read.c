@@ -137,6 +137,19 @@ static enum rf_status fetch_small(struct rf_disk *disk, const struct rf_entry *e
     return RF_OK;
 }
 
+enum rf_status rf_disk_check_small(struct rf_disk *disk, const struct rf_entry *entry,
+                                   struct rf_error *err)
+{
+    uint8_t *payload = malloc((size_t)entry->size + 1);
+    enum rf_status status;
+
+    if (!payload)
+        return rf_error_set(err, RF_NOMEM, "no memory to check a blob");
+    status = fetch_small(disk, entry, payload, err);
+    free(payload);
+    return status;
+}
+
 /* Whether another look is worth it after a failure: the blob has a newer record than *entry (then
  * *entry is that one). RF_NOT_FOUND: it was deleted meanwhile. */
 static enum rf_status look_again(struct rf_disk *disk, struct rf_entry *entry, bool *newer,

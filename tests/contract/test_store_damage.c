@@ -334,6 +334,38 @@ static void a_torn_tail_is_dropped_at_every_byte(void **state)
     free(data);
 }
 
+static void one_more_and_die(void)
+{
+    put_texts(open_store(RF_STORE_WRITE), 3, 9); /* six, of which five are there */
+}
+
+/* What a put answers for can be read, also when a copy was there that cannot. */
+static void a_put_replaces_a_damaged_copy(void **state)
+{
+    char segment[512];
+    struct rf_store *store;
+    struct rf_verify_report report;
+    int damaged;
+
+    (void)state;
+    run_in_child(put_eight_and_die);
+    assert_true(file_at("log", 0, segment));
+    patch(segment, BEGIN + 3 * SPAN + 100, 1); /* a payload */
+    patch(segment, BEGIN + 5 * SPAN + 100, 1);
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 8), 6);
+    rf_store_close(store);
+    run_in_child(one_more_and_die);
+    store = open_store(RF_STORE_WRITE);
+    assert_int_equal(count_texts(store, 0, 9), 9);
+    assert_int_equal(count_changes(store, &damaged), 8 + 1 + 4); /* two tombstones, two puts */
+    assert_int_equal(damaged, 0);
+    assert_int_equal(verify(store, &report), RF_OK);
+    put_texts(store, 0, 9);
+    assert_int_equal(count_changes(store, &damaged), 8 + 1 + 4);
+    rf_store_close(store);
+}
+
 static void put_and_die(void)
 {
     put_texts(open_store(RF_STORE_WRITE), 8, 9);
@@ -1302,6 +1334,7 @@ int main(int argc, char **argv)
         TEST(a_killed_writer_loses_nothing),
         TEST(a_torn_tail_is_dropped_at_every_byte),
         TEST(a_bad_record_before_a_later_batch_is_kept_and_told),
+        TEST(a_put_replaces_a_damaged_copy),
         TEST(a_bad_last_record_that_was_published_is_not_cut_off),
         TEST(a_segment_damaged_throughout_is_not_taken_for_an_unfinished_one),
         TEST(a_lost_log_is_not_begun_anew),
