@@ -299,7 +299,7 @@ struct rf_bytes rf_host_window(lua_State *L, int window_index, uint64_t offset, 
         w->held -= drop;
     }
     w->at = offset;
-    capacity = w->capacity ? w->capacity : RF_WINDOW;
+    capacity = w->capacity ? w->capacity : w->size < RF_WINDOW ? (size_t)w->size : RF_WINDOW;
     while (capacity < want)
         capacity *= 2;
     if (capacity != w->capacity)

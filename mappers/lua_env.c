@@ -87,6 +87,11 @@ bool rf_host_room(lua_State *L, uint64_t size)
     if (env->used + size <= env->used_max - margin)
         return true;
     lua_gc(L, LUA_GCCOLLECT, 0);
+    if (env->used + size <= env->used_max - margin)
+        return true;
+    /* Compiled code keeps the iterators it was made for, and what they read: let go of it. */
+    luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
+    lua_gc(L, LUA_GCCOLLECT, 0);
     return env->used + size <= env->used_max - margin;
 }
 

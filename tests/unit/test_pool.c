@@ -223,6 +223,45 @@ static void test_content_is_read_by_range(void **state)
     free(content);
 }
 
+static enum rf_status read_lines(void *user, struct rf_item *item, uint64_t offset, void *out,
+                                 size_t size, size_t *got, struct rf_error *err)
+{
+    (void)user;
+    (void)item;
+    (void)err;
+    for (size_t i = 0; i < size; i++)
+        ((char *)out)[i] = (offset + i) % 32 == 31 ? '\n' : 'x';
+    *got = size;
+    return RF_OK;
+}
+
+/* Compiled loops keep the iterators they were made for; the heap of a worker must not fill up. */
+static void test_windows_of_earlier_calls_are_let_go(void **state)
+{
+    static const char body[] = "local n = 0 for line in blob:lines() do n = n + #line end "
+                               "row{num = n}";
+    struct fixture *f = *state;
+    enum { SIZE = 320000 };
+    struct rf_pool_source source = {.read = read_lines};
+    char *content = calloc(1, SIZE);
+    struct rf_item item = item_of(content, SIZE);
+    const struct rf_mapper *mapper;
+
+    item.content = NULL;
+    free(content);
+    f->pool = pool_open((struct rf_pool_options){.workers = 1, .fast_ms = 60000});
+    rf_pool_set_source(f->pool, &source);
+    mapper = mapper_with(f->pool, &f->folder, "windows", "", "", body);
+    for (int i = 0; i < 200; i++) {
+        struct rf_result *result = map_one(f->pool, RF_LANE_FAST, &item, mapper);
+
+        if (result->calls[0].outcome != RF_CALL_ROWS)
+            fail_msg("call %d: %s", i, result->calls[0].message);
+        assert_int_equal(num_of(&result->calls[0], &item), SIZE / 32 * 31);
+        rf_result_free(result);
+    }
+}
+
 static void test_a_store_out_of_reach_ends_the_item_only(void **state)
 {
     struct fixture *f = *state;
@@ -1026,6 +1065,7 @@ int main(void)
         T(test_trace_and_cpu),
         T(test_thousands_come_back_once_each),
         T(test_content_is_read_by_range),
+        T(test_windows_of_earlier_calls_are_let_go),
         T(test_a_store_out_of_reach_ends_the_item_only),
         T(test_another_blob_is_needed),
         T(test_large_output_comes_in_pieces),
