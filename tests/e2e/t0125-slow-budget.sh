@@ -24,7 +24,7 @@ run refuge index run
 status_is "the run ends with items set aside" 3
 err_has "it says which mapper, and how many wait" "6 items wait for mapper 'loops'"
 err_has "what it cost" "0.7 s of CPU"
-err_has "and what to do" "have 'refuge index run main' try on"
+err_has "and what to do" "have 'refuge index run' try on"
 is "two were tried" "$(tried)" 2
 is "what was not tried is parked, not set aside" "$(waits)" 6
 is "the others are up to date" "$(query "$database" "SELECT count(*) FROM record")" 8
