@@ -47,6 +47,8 @@
 #ifndef RF_INDEXER_PIPELINE_H
 #define RF_INDEXER_PIPELINE_H
 
+#include <stdatomic.h>
+
 #include "indexer/brake.h"
 #include "indexer/index.h"
 
