@@ -317,20 +317,33 @@ static void check_verify_files(struct doctor *doctor, const struct rf_index_home
     free(stem);
 }
 
-static void check_index(struct doctor *doctor, const char *name)
+/* Open an index as far as a run would before it maps anything. */
+static enum rf_status open_to_look(struct rf_sink **sink, const char *url, struct rf_error *err)
 {
     struct rf_sink_options options = {0};
+    struct rf_sink_lane *lanes;
+    struct rf_arena arena;
+    size_t count;
+    enum rf_status status = rf_sink_open(sink, url, &options, err);
+
+    if (status)
+        return status;
+    rf_arena_init(&arena, (size_t)64 << 20);
+    status = rf_sink_lanes(*sink, &arena, &lanes, &count, err);
+    rf_arena_release(&arena);
+    return status;
+}
+
+static void check_index(struct doctor *doctor, const char *name)
+{
     struct rf_index_home index;
     struct rf_error err = {0};
     struct rf_sink *sink = NULL;
     int code;
 
     if (rf_index_home_init(&index, doctor->cli, name, true, &code)) {
-        if (rf_sink_open(&sink, index.url, &options, &err)) {
-            tell(doctor, VERDICT_FAIL, "index",
-                 "%s; 'refuge index drop %s' and 'refuge index run %s' "
-                 "make it again",
-                 err.message, name, name);
+        if (open_to_look(&sink, index.url, &err)) {
+            tell(doctor, VERDICT_FAIL, "index", "%s", err.message);
         } else {
             struct rf_sink_counts counts;
             uint64_t aside;

@@ -17,10 +17,59 @@
 #define READER_CACHE_KIB 8192
 #define WAL_LIMIT (64 << 20) /* bytes of the log kept after a checkpoint */
 
+/* "main" of "/a/main.db" and "/a/main.db.verify": names of indexes have no dot. */
+static int index_name(const char *path, const char **name)
+{
+    const char *slash = strrchr(path, '/');
+
+    *name = slash ? slash + 1 : path;
+    return (int)strcspn(*name, ".");
+}
+
+enum rf_status rf_db_damaged(const struct rf_db *db, struct rf_error *err, const char *format, ...)
+{
+    char what[RF_ERROR_SIZE / 2];
+    const char *name;
+    int size = index_name(db->path, &name);
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    return rf_error_set(err, RF_CORRUPT,
+                        "index '%s' is damaged: %s; 'refuge index drop %.*s' and 'refuge index run "
+                        "%.*s' make it again",
+                        db->path, what, size, name, size, name);
+}
+
+/* What SQLite says of a broken header names neither byte nor cause, and of one that calls the file
+ * read-only, that it may not be written. Only for a file whose log has been recovered, or that
+ * SQLite refuses: before that, an unfinished write of the header is no damage. */
+static enum rf_status check_header(const struct rf_db *db, struct rf_error *err)
+{
+    uint8_t header[20];
+    int fd = open(db->path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : pread(fd, header, sizeof header, 0);
+
+    if (fd >= 0)
+        close(fd);
+    if (size <= 0) /* not this function's to tell */
+        return RF_OK;
+    if (size < (ssize_t)sizeof header || memcmp(header, "SQLite format 3", 16) != 0)
+        return rf_db_damaged(db, err, "it does not begin as an SQLite database does");
+    for (int at = 18; at < 20; at++) {
+        if (header[at] < 1 || header[at] > 2)
+            return rf_db_damaged(db, err, "byte %d of its header is %d, not 1 or 2", at,
+                                 header[at]);
+    }
+    return RF_OK;
+}
+
 enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err)
 {
     const char *path = db->path, *words = sqlite3_errmsg(db->handle);
     int system = sqlite3_system_errno(db->handle);
+    enum rf_status status;
 
     switch (code & 0xff) {
     case SQLITE_BUSY:
@@ -37,12 +86,11 @@ enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err)
             return rf_error_errno(err, RF_IO, system, "cannot read or write index '%s': %s", path,
                                   words);
         return rf_error_set(err, RF_IO, "cannot read or write index '%s': %s", path, words);
-    case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-        return rf_error_set(err, RF_CORRUPT,
-                            "index '%s' is damaged: %s; remove it by 'refuge index drop' and "
-                            "make it again by 'refuge index run'",
-                            path, words);
+        status = check_header(db, err);
+        return status ? status : rf_db_damaged(db, err, "%s", words);
+    case SQLITE_CORRUPT:
+        return rf_db_damaged(db, err, "%s", words);
     case SQLITE_CANTOPEN:
         if (rf_status_of_errno(system) == RF_DENIED)
             return rf_error_errno(err, RF_DENIED, system, "cannot open index '%s'", path);
@@ -353,6 +401,8 @@ static enum rf_status create_file(const char *path, struct rf_error *err)
 /* FTS5 and SQLite trust what is in the file more than a stranger's file deserves. */
 static enum rf_status check_owner(const char *path, struct rf_error *err)
 {
+    const char *name;
+    int size = index_name(path, &name);
     struct stat st;
 
     if (stat(path, &st) != 0) {
@@ -362,7 +412,11 @@ static enum rf_status check_owner(const char *path, struct rf_error *err)
                               path);
     }
     if (!S_ISREG(st.st_mode))
-        return rf_error_set(err, RF_INVALID, "cannot open index '%s': not a file", path);
+        return rf_error_set(err, RF_IO,
+                            "cannot open index '%s': it is a %s, not a file; move it away, then "
+                            "'refuge index run %.*s' makes the index",
+                            path, S_ISDIR(st.st_mode) ? "folder" : "device, pipe or socket",
+                            size, name);
     if (RF_SAFEGUARD("index-owner") && st.st_uid != geteuid() && st.st_uid != 0)
         return rf_error_set(err, RF_DENIED,
                             "cannot open index '%s': it belongs to user %lu, not to you", path,
@@ -397,6 +451,8 @@ static enum rf_status check_format(struct rf_db *db, enum rf_db_mode mode, bool 
                                    struct rf_error *err)
 {
     int64_t application, format, objects;
+    const char *name;
+    int size = index_name(db->path, &name);
     enum rf_status status;
 
     status = rf_db_int(db, &application, 0, err, "PRAGMA application_id");
@@ -411,9 +467,15 @@ static enum rf_status check_format(struct rf_db *db, enum rf_db_mode mode, bool 
         return mode == RF_DB_CREATE ? RF_OK
                                     : rf_error_set(err, RF_NOT_FOUND,
                                                    "index '%s' was never made", db->path);
+    status = check_header(db, err);
+    if (status)
+        return status;
     if (application != RF_DB_APPLICATION)
         return rf_error_set(err, RF_CORRUPT,
-                            "'%s' is an SQLite database but not an index of refuge", db->path);
+                            "'%s' is an SQLite database but not an index of refuge; move it away "
+                            "or remove it by 'refuge index drop %.*s', then 'refuge index run "
+                            "%.*s' makes the index",
+                            db->path, size, name, size, name);
     if (format > RF_DB_FORMAT)
         return rf_error_set(err, RF_UNSUPPORTED,
                             "index '%s' has format %lld, this program knows up to %d: use a newer "

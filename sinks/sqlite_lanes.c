@@ -73,19 +73,10 @@ static enum rf_status parse_decl(struct rf_decl **out, struct rf_arena *arena, s
     return status;
 }
 
-static enum rf_status damaged(struct rf_db *db, const char *what, struct rf_error *err)
-{
-    return rf_error_set(err, RF_CORRUPT,
-                        "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
-                        "again by 'refuge index run'",
-                        db->path, what);
-}
-
 /* Every mapper of a lane has its text and declaration. */
 static enum rf_status check_texts(struct rf_db *db, uint32_t lane, struct rf_error *err)
 {
     sqlite3_stmt *stmt = NULL;
-    char what[256];
     enum rf_status status;
 
     status = rf_db_prepare(db, &stmt, err,
@@ -94,12 +85,42 @@ static enum rf_status check_texts(struct rf_db *db, uint32_t lane, struct rf_err
                            (long long)lane);
     if (!status)
         status = rf_db_step(db, stmt, err);
-    if (!status && sqlite3_column_type(stmt, 0) != SQLITE_NULL) {
-        snprintf(what, sizeof what, "table refuge_mappers lacks the text of %.200s",
-                 rf_db_text(stmt, 0));
-        status = damaged(db, what, err);
-    }
+    if (!status && sqlite3_column_type(stmt, 0) != SQLITE_NULL)
+        status = rf_db_damaged(db, err, "table refuge_mappers lacks the text of %.200s",
+                               rf_db_text(stmt, 0));
     sqlite3_finalize(stmt);
+    return status;
+}
+
+/* Every mapper has its lane and every table its mapper; without a lane there is no table. */
+static enum rf_status check_owners(struct rf_db *db, struct rf_error *err)
+{
+    static const struct {
+        const char *query, *words;
+    } checks[] = {
+        {"SELECT group_concat(DISTINCT name) FROM refuge_lane_mappers WHERE lane NOT IN "
+         "(SELECT id FROM refuge_lanes)",
+         "table refuge_lanes lacks the lane of mapper"},
+        {"SELECT group_concat(DISTINCT name) FROM refuge_tables WHERE mapper NOT IN "
+         "(SELECT id FROM refuge_lane_mappers)",
+         "table refuge_lane_mappers lacks the mapper of table"},
+        {"SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND "
+         "name NOT GLOB 'refuge_*' AND name NOT GLOB 'sqlite_*' AND "
+         "name <> 'blobs' AND NOT EXISTS (SELECT 1 FROM refuge_lanes)",
+         "table refuge_lanes lacks the lane of table"},
+    };
+    enum rf_status status = RF_OK;
+
+    for (size_t i = 0; !status && i < sizeof checks / sizeof *checks; i++) {
+        sqlite3_stmt *stmt = NULL;
+
+        status = rf_db_prepare(db, &stmt, err, "%s", checks[i].query);
+        if (!status)
+            status = rf_db_step(db, stmt, err);
+        if (!status && sqlite3_column_type(stmt, 0) != SQLITE_NULL)
+            status = rf_db_damaged(db, err, "%s %.200s", checks[i].words, rf_db_text(stmt, 0));
+        sqlite3_finalize(stmt);
+    }
     return status;
 }
 
@@ -374,7 +395,7 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
     struct rf_sqlite *sink = of(base);
     sqlite3_stmt *stmt = NULL;
     struct rf_sink_lane *list;
-    int64_t rows, orphans = 0;
+    int64_t rows;
     size_t used = 0;
     bool held = rf_db_hold(&sink->db);
     enum rf_status status;
@@ -404,14 +425,10 @@ enum rf_status rf_sqlite_lanes(struct rf_sink *base, struct rf_arena *arena,
     }
     sqlite3_finalize(stmt);
     if (status == RF_END)
-        status = rf_db_int(&sink->db, &orphans, 0, err,
-                           "SELECT count(*) FROM refuge_lane_mappers WHERE lane NOT IN "
-                           "(SELECT id FROM refuge_lanes)");
+        status = check_owners(&sink->db, err);
     rf_db_let_go(&sink->db, held);
     if (status)
         return status;
-    if (orphans)
-        return damaged(&sink->db, "table refuge_lanes lacks a lane that has mappers", err);
     *lanes = list;
     *count = used;
     return RF_OK;

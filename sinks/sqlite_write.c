@@ -549,8 +549,7 @@ static enum rf_status child_id(struct rf_sqlite *sink, const struct rf_sink_part
     if (!status && found)
         *out = sqlite3_column_int64(stmt, 0);
     else if (!status)
-        status = rf_error_set(err, RF_CORRUPT, "index '%s' is damaged: item '%s' cannot be found",
-                              sink->db.path, part->key);
+        status = rf_db_damaged(&sink->db, err, "item '%s' cannot be found", part->key);
     sqlite3_reset(stmt);
     return status;
 }
