@@ -68,14 +68,56 @@ static enum rf_status csv_row(void *user, uint64_t index, size_t count, const ch
 
 /* ---- JSON ---- */
 
-static enum rf_status json_row(void *user, uint64_t index, size_t count, const char *const *names,
-                               const struct rf_cell *cells)
+struct json {
+    struct rf_cli *cli;
+    char **names; /* unique: an object's members must be */
+    size_t count;
+};
+
+static bool taken(const struct json *json, const char *name)
 {
-    struct rf_cli *cli = user;
+    for (size_t i = 0; i < json->count; i++) {
+        if (strcmp(json->names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* "n", "n_2", "n_3": as the header of a CSV file becomes members of its records. */
+static void json_header(void *user, size_t count, const char *const *names)
+{
+    struct json *json = user;
+
+    json->names = calloc(count + 1, sizeof *json->names);
+    if (!json->names)
+        abort();
+    for (size_t i = 0; i < count; i++) {
+        char *name = rf_text_join(names[i], "", ""), number[24];
+        size_t copy = 1;
+
+        for (size_t k = 0; k < i; k++)
+            copy += strcmp(names[k], names[i]) == 0;
+        while (taken(json, name)) {
+            free(name);
+            copy += copy == 1;
+            snprintf(number, sizeof number, "_%zu", copy++);
+            name = rf_text_join(names[i], number, "");
+        }
+        json->names[json->count++] = name;
+    }
+}
+
+static enum rf_status json_row(void *user, uint64_t index, size_t count,
+                               const char *const *unused, const struct rf_cell *cells)
+{
+    struct json *json = user;
+    struct rf_cli *cli = json->cli;
     struct rf_out *out = &cli->out;
+    char *const *names = json->names;
     struct rf_buf buf;
 
     (void)index;
+    (void)unused;
     rf_buf_init(&buf, SIZE_MAX / 4);
     rf_out_begin(out, NULL);
     for (size_t i = 0; i < count; i++) {
@@ -91,6 +133,17 @@ static enum rf_status json_row(void *user, uint64_t index, size_t count, const c
     rf_out_end(out);
     rf_buf_release(&buf);
     return reader_status(cli);
+}
+
+static enum rf_status query_json(struct rf_cli *cli, const char *url, const char *query,
+                                 struct rf_error *err)
+{
+    struct json json = {.cli = cli};
+    enum rf_status status =
+        rf_query_sql(url, query, json_header, json_row, &json, &rf_stop_flag, err);
+
+    rf_names_free(json.names, json.count);
+    return status;
 }
 
 /* ---- table ---- */
@@ -175,7 +228,7 @@ static int ask(struct rf_cli *cli, const struct rf_index_home *index, const char
                             "from sqlite_schema\" lists tables here",
                             (int)strcspn(query, " \t\n"), query);
     if (cli->out.json)
-        status = rf_query_sql(index->url, query, NULL, json_row, cli, &rf_stop_flag, &err);
+        status = query_json(cli, index->url, query, &err);
     else if (rf_args_flag(&cli->args, "csv"))
         status = rf_query_sql(index->url, query, csv_header, csv_row, cli, &rf_stop_flag, &err);
     else
@@ -184,6 +237,8 @@ static int ask(struct rf_cli *cli, const struct rf_index_home *index, const char
         return RF_EXIT_STOPPED;
     if (status == RF_CANCELLED && cli->out.closed)
         return RF_EXIT_OK;
+    if (status == RF_END)
+        return rf_fail_with(cli, RF_EXIT_USAGE, "%s", err.message);
     return status ? rf_fail(cli, &err) : RF_EXIT_OK;
 }
 

@@ -232,7 +232,8 @@ const struct rf_command rf_commands[] = {
      .help = "ask an index by SQL, read-only",
      .text = "Without QUERY: a sqlite3 shell on a terminal, else the query is read from standard "
              "input. Commands of that shell (.tables) are no SQL and work only there. On a "
-             "terminal columns are cut to its width.",
+             "terminal columns are cut to its width. With --json equal names of columns are "
+             "numbered: n, n_2, n_3.",
      .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"
                  "refuge sql --csv 'select key, value from record' > record.csv\tfor a "
                  "spreadsheet\n",

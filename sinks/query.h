@@ -28,8 +28,9 @@ typedef enum rf_status (*rf_query_visit)(void *user, uint64_t index, size_t coun
                                          const char *const *names, const struct rf_cell *cells);
 
 /* Run one read-only statement. RF_INVALID: SQL error or a statement that would write, with SQLite's
- * words and the place. header is called first, also without rows; may be NULL. interrupted is
- * polled; when it turns nonzero the query ends with RF_CANCELLED; may be NULL. */
+ * words and the place. RF_END: there is no statement in it. header is called first, also without
+ * rows; may be NULL. interrupted is polled; when it turns nonzero the query ends with RF_CANCELLED;
+ * may be NULL. */
 RF_MUST_USE enum rf_status rf_query_sql(const char *url, const char *sql,
                                         void (*header)(void *user, size_t count,
                                                        const char *const *names),

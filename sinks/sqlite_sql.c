@@ -105,7 +105,7 @@ static enum rf_status prepare(struct rf_db *db, const char *sql, sqlite3_stmt **
     if (code != SQLITE_OK)
         return sql_error(db, sql, code, err);
     if (!*out)
-        return rf_error_set(err, RF_INVALID, "there is no statement in it");
+        return rf_error_set(err, RF_END, "there is no statement in the query");
     if (!is_blank(tail))
         return rf_error_set(err, RF_INVALID, "only one statement at a time, more follows: %.40s",
                             tail);

@@ -40,6 +40,10 @@ sys.exit(rows != [["line", "at"], ['says "hello, world"', "2"]])
 PYTHON
 run refuge sql --json "select line, at, part, null as none from words where at = 2"
 out_is "--json is one row a line" '{"line":"says \"hello, world\"","at":2,"part":0.5,"none":null}'
+run refuge sql --json 'select 1 as n, 2 as n, 3 as n, 4 as n_2, 5 as ""'
+out_is "--json: equal names are numbered" '{"n":1,"n_2":2,"n_3":3,"n_2_2":4,"":5}'
+run refuge sql --csv 'select 1 as n, 2 as n'
+out_matches "--csv: columns keep their names" '^n,n'
 run sh -c "echo 'select count(*) as n from words' | '$REFUGE' sql --csv"
 out_has "a query from standard input" 4
 run refuge sql 'select * from words where 0'
@@ -74,6 +78,16 @@ for query in .tables '.schema record' .help; do
 done
 run sh -c "echo .tables | '$REFUGE' sql"
 status_is "nor is it from standard input" 2
+for query in '' ' ; ' '/* nothing */'; do
+    run refuge sql "$query"
+    status_is "no statement in '$query': status 2" 2
+    err_has "is said" "there is no statement in the query"
+done
+run sh -c "'$REFUGE' sql </dev/null"
+status_is "nor in an empty standard input" 2
+run refuge sql --json ''
+out_is "as an object with --json" \
+    '{"type":"error","status":"usage","message":"there is no statement in the query"}'
 run refuge sql --index none 'select 1'
 status_is "an index that is not there" 1
 run refuge sql --csv --json 'select 1'
