@@ -279,29 +279,44 @@ enum rf_status rf_query_search(const char *url, const char *words,
                : RF_UNSUPPORTED;
 }
 
+static enum rf_status open_canon(struct rf_canon **out, const char *url, const char **rest,
+                                 struct rf_error *err)
+{
+    const struct rf_sink_ops *ops = find_backend(url, rest, err);
+
+    return ops ? ops->query_canon(out, *rest, err) : RF_UNSUPPORTED;
+}
+
 enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
                                 void (*problem)(void *user, const char *line), void *user,
                                 struct rf_compare_report *out, struct rf_error *err)
 {
-    const char *rest, *rebuilt_rest;
-    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
-    const struct rf_sink_ops *rebuilt_ops = find_backend(rebuilt_url, &rebuilt_rest, err);
+    struct rf_canon *is = NULL, *should = NULL;
+    const char *rest = "", *rebuilt_rest;
+    enum rf_status status = open_canon(&is, url, &rest, err);
 
-    if (!ops || !rebuilt_ops)
-        return RF_UNSUPPORTED;
-    if (ops != rebuilt_ops)
-        return rf_error_set(err, RF_UNSUPPORTED,
-                            "cannot compare '%s' with '%s': they are of different kinds", url,
-                            rebuilt_url);
-    return ops->query_compare(rest, rebuilt_rest, problem, user, out, err);
+    if (status == RF_OK)
+        status = open_canon(&should, rebuilt_url, &rebuilt_rest, err);
+    if (status == RF_OK)
+        status = rf_canon_compare(is, rest, should, problem, user, out, err);
+    if (is)
+        is->ops->close(is);
+    if (should)
+        should->ops->close(should);
+    return status;
 }
 
 enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err)
 {
+    struct rf_canon *canon = NULL;
     const char *rest;
-    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
+    enum rf_status status = open_canon(&canon, url, &rest, err);
 
-    return ops ? ops->query_digest(rest, out, err) : RF_UNSUPPORTED;
+    if (status == RF_OK)
+        status = rf_canon_digest(canon, out, err);
+    if (canon)
+        canon->ops->close(canon);
+    return status;
 }
 
 enum rf_status rf_query_metadata(const char *url, struct rf_buf *buf, struct rf_error *err)

@@ -9,6 +9,7 @@
 #define RF_SINKS_SINK_OPS_H
 
 #include "core/buf.h"
+#include "sinks/canonical.h"
 #include "sinks/query.h"
 #include "sinks/sink.h"
 
@@ -89,10 +90,8 @@ struct rf_sink_ops {
                                    const struct rf_search_options *options,
                                    enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                                    void *user, uint64_t *total, struct rf_error *err);
-    enum rf_status (*query_compare)(const char *rest, const char *rebuilt_rest,
-                                    void (*problem)(void *user, const char *line), void *user,
-                                    struct rf_compare_report *out, struct rf_error *err);
-    enum rf_status (*query_digest)(const char *rest, char out[65], struct rf_error *err);
+    /* Open for reading canonical rows; its own ops->close ends it. */
+    enum rf_status (*query_canon)(struct rf_canon **out, const char *rest, struct rf_error *err);
     enum rf_status (*query_metadata)(const char *rest, struct rf_buf *buf, struct rf_error *err);
 };
 

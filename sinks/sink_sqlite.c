@@ -244,7 +244,6 @@ const struct rf_sink_ops rf_sink_sqlite_ops = {
     .counts = rf_sqlite_counts,
     .query_sql = rf_sqlite_query_sql,
     .query_search = rf_sqlite_search,
-    .query_compare = rf_sqlite_compare,
-    .query_digest = rf_sqlite_digest,
+    .query_canon = rf_sqlite_canon,
     .query_metadata = rf_sqlite_metadata,
 };

@@ -6,7 +6,8 @@
  * sqlite_lanes.c       lanes: begin, swap, drop, and lanes as loaded for writing
  * sqlite_write.c       a batch: items, removals, parts, needs
  * sqlite_parks.c       parks, dead letters, counts
- * sqlite_{sql,search,compare,metadata}.c  what query.h promises
+ * sqlite_{sql,search,metadata}.c  what query.h promises
+ * sqlite_canonical.c, sqlite_checks.c  what canonical.h asks for
  */
 #ifndef RF_SINKS_SINK_SQLITE_H
 #define RF_SINKS_SINK_SQLITE_H
@@ -210,11 +211,18 @@ enum rf_status rf_sqlite_search(const char *path, const char *words,
                                 const struct rf_search_options *options,
                                 enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                                 void *user, uint64_t *total, struct rf_error *err);
-enum rf_status rf_sqlite_compare(const char *path, const char *rebuilt_path,
-                                 void (*problem)(void *user, const char *line), void *user,
-                                 struct rf_compare_report *out, struct rf_error *err);
-enum rf_status rf_sqlite_digest(const char *path, char out[65], struct rf_error *err);
+enum rf_status rf_sqlite_canon(struct rf_canon **out, const char *path, struct rf_error *err);
 enum rf_status rf_sqlite_metadata(const char *path, struct rf_buf *buf, struct rf_error *err);
+
+/* The cells of the row a statement stands on, texts lent until its next step. */
+void rf_sqlite_cells(sqlite3_stmt *stmt, struct rf_cell *cells, size_t count);
+
+/* ---- sqlite_checks.c: as the functions of struct rf_canon_ops ---- */
+
+RF_MUST_USE enum rf_status rf_sqlite_check_search(struct rf_db *db, const struct rf_table *table,
+                                                  rf_canon_tell tell, void *user,
+                                                  struct rf_error *err);
+void rf_sqlite_check(struct rf_db *db, rf_canon_tell tell, void *user);
 
 /* The declarations of the live lane's mappers, in order; in the arena. */
 struct rf_sqlite_live {

@@ -114,7 +114,7 @@ static enum rf_status prepare(struct rf_db *db, const char *sql, sqlite3_stmt **
     return RF_OK;
 }
 
-static void read_cells(sqlite3_stmt *stmt, struct rf_cell *cells, size_t count)
+void rf_sqlite_cells(sqlite3_stmt *stmt, struct rf_cell *cells, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct rf_cell *cell = &cells[i];
@@ -160,7 +160,7 @@ static enum rf_status run(struct rf_db *db, sqlite3_stmt *stmt, const char *sql,
     if (header)
         header(user, count, names);
     while (!status && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
-        read_cells(stmt, cells, count);
+        rf_sqlite_cells(stmt, cells, count);
         status = visit(user, index++, count, names, cells);
     }
     if (!status && code != SQLITE_DONE)
