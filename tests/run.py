@@ -14,9 +14,11 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -25,6 +27,45 @@ LOGS = os.path.join(TOP, "build", "logs")
 CORES = os.cpu_count() or 1
 POINT = re.compile(r"^(not )?ok\b ?(\d+)?(?: ?- ?|\s*)(.*?)\s*(?:#\s*(?:SKIP|skip)\b\s*(.*))?$")
 PLAN = re.compile(r"^1\.\.(\d+)(?:\s*#\s*SKIP\s*(.*))?$", re.I)
+
+
+class Postgres:
+    """One server for the whole run, unless the environment names one. Where it cannot be started,
+    its tests are skipped and say so; with "postgresql" in REFUGE_TEST_REQUIRE that is a failure."""
+    SCRIPT = os.path.join(TOP, "tests", "services", "postgres")
+
+    def __init__(self):
+        self.folder, self.reason = None, None
+
+    def call(self, command):
+        return subprocess.run([self.SCRIPT, command, self.folder], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+
+    def start(self):
+        if os.environ.get("REFUGE_TEST_POSTGRESQL"):
+            return
+        self.folder = tempfile.mkdtemp(prefix="rf-pg-", dir="/tmp")
+        os.chmod(self.folder, 0o755)
+        for command in ("install", "start"):
+            done = self.call(command)
+            if done.returncode != 0:
+                self.reason = (done.stderr.strip().split("\n") or ["no reason given"])[-1]
+                return
+        name, url = done.stdout.strip().split("=", 1)
+        os.environ[name] = url
+
+    def stop(self):
+        if self.folder:
+            self.call("stop")
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def job(self):
+        """A point that tells when there is no server."""
+        required = "postgresql" in os.environ.get("REFUGE_TEST_REQUIRE", "").split()
+        line = "echo 1..1; echo %s" % shlex.quote(
+            "not ok 1 - a PostgreSQL server: %s" % self.reason if required else
+            "ok 1 - a PostgreSQL server # SKIP %s" % self.reason)
+        return Job("service/postgresql", ["sh", "-c", line])
 
 
 class Job:
@@ -242,6 +283,19 @@ def main():
 
     print("seed %d" % options.seed)
     sys.stdout.flush()
+    postgres = Postgres()
+    try:
+        if not options.list and not re.match(r"^\^?(lint|build)/", options.only or ""):
+            postgres.start()
+            if postgres.reason:
+                run.do(postgres.job())
+        do_plan(options, run, built)
+    finally:
+        postgres.stop()
+    return 0 if options.list else report(run, options, start)
+
+
+def do_plan(options, run, built):
     for preset, jobs in plan(options):
         if options.list:
             if os.path.exists(os.path.join(TOP, "build", preset, "CTestTestfile.cmake")):
@@ -255,9 +309,6 @@ def main():
             built[preset] = run.build(preset)
         if built[preset]:
             run.do_all(jobs())
-    if options.list:
-        return 0
-    return report(run, options, start)
 
 
 def may_hold(preset, kind, only):

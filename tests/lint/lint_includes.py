@@ -18,7 +18,7 @@ MAY = {
 }
 # Foreign header -> rooms that may see it (tests and bench may).
 FOREIGN = {
-    "sqlite3.h": {"sinks"},
+    "sqlite3.h": {"sinks"}, "libpq-fe.h": {"sinks"},
     "lua.h": {"mappers"}, "lauxlib.h": {"mappers"}, "lualib.h": {"mappers"}, "luajit.h": {"mappers"},
     "seccomp.h": {"mappers"},
     "utf8proc.h": {"core", "mappers", "sinks"},
