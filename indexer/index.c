@@ -507,7 +507,8 @@ static enum rf_status open_parts(struct rf_index *index, struct rf_error *err)
     struct rf_store_options store = {.mode = RF_STORE_READ};
     struct rf_sink_options sink = {.create = true, .write = true,
                                    .lock_timeout_ms = o->lock_timeout_ms,
-                                   .cache_bytes = o->cache_bytes};
+                                   .cache_bytes = o->cache_bytes,
+                                   .reader = o->reader};
     struct rf_pool_options pool = {.program = o->mapper_program, .workers = o->workers,
                                    .jit_off = o->jit_off};
     struct rf_pool_source source = {read_item, need_stat, need_read, index};
@@ -649,6 +650,8 @@ static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct
 
     if (status == RF_OK)
         status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
+    if (status == RF_OK)
+        status = rf_sink_lane_ready(index->sink, live_lane(index)->id, err);
     if (status != RF_OK || !index->beside)
         return status;
     status = rf_pipeline_drive(index->beside, rf_pipeline_seq(index->live), slice_ms, err);
@@ -659,7 +662,9 @@ static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct
                             "two lanes of index '%s' stand at '%s' and '%s'",
                             index->options.name, rf_pipeline_position(index->live),
                             rf_pipeline_position(index->beside));
-    status = swap_lane(index, err);
+    status = rf_sink_lane_ready(index->sink, lane_beside(index)->id, err);
+    if (status == RF_OK)
+        status = swap_lane(index, err);
     if (status == RF_OK) /* the swap may have parked what the lane missed */
         status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
     return status;

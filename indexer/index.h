@@ -38,6 +38,7 @@ struct rf_index_options {
     const char *mapper_program;     /* or NULL, as rf_pool_options */
     unsigned workers;               /* 0: one per core */
     uint64_t cache_bytes;           /* of the sink; 0: its default */
+    const char *reader;             /* a role that may read the index, or NULL (rf_sink_options) */
     uint32_t batch_items;           /* 0: 100,000 items a transaction */
     uint32_t batch_ms;              /* 0: 5 s at most before a transaction is committed */
     uint64_t slow_budget_ms;        /* CPU for slow calls that fail one after another; 0: 600 s */

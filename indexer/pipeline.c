@@ -335,6 +335,7 @@ static enum rf_status unit_of_change(struct rf_pipeline *p, const struct rf_chan
         unit->item.ref = change->ref;
         unit->item.seq = change->seq;
         unit->item.timestamp_us = change->timestamp_us;
+        rf_blobref_format(&change->ref, unit->key);
         *out = unit;
         return RF_OK;
     }
@@ -715,7 +716,6 @@ static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
     struct rf_part_spec spec = spec_of(record);
     enum rf_status status =
         rf_unit_hash_part(p->options.reader, unit, &spec, &part->ref, part->key, err);
-    bool known = false;
 
     *keep = status == RF_OK;
     if (status != RF_OK)
@@ -731,9 +731,25 @@ static enum rf_status look_at_part(struct rf_pipeline *p, struct rf_unit *unit,
                                   .offset = record->offset,
                                   .size = record->inlined ? record->bytes.size
                                                           : record->head.size + record->size};
-    /* A part that something reaches is mapped already. Asked before its edge is written. */
-    status = rf_sink_has_part(p->options.sink, p->options.lane, part->key, &known, err);
-    part->keep = !known;
+    return RF_OK;
+}
+
+/* A part that something reaches is mapped already. Asked before its edge is written. */
+static enum rf_status look_for_known(struct rf_pipeline *p, struct part *parts, size_t count,
+                                     struct rf_error *err)
+{
+    const char *keys[PARTS_CHUNK] = {NULL};
+    enum rf_status status;
+
+    for (size_t i = 0; i < count; i++)
+        keys[i] = parts[i].key;
+    status = rf_sink_expect(p->options.sink, keys, count, err);
+    for (size_t i = 0; i < count && status == RF_OK; i++) {
+        bool known = false;
+
+        status = rf_sink_has_part(p->options.sink, p->options.lane, parts[i].key, &known, err);
+        parts[i].keep = !known;
+    }
     return status;
 }
 
@@ -760,7 +776,7 @@ static enum rf_status write_chunk(struct rf_pipeline *p, struct part *parts,
                                   struct rf_sink_part *edges, size_t count, uint16_t call,
                                   uint16_t mapper, struct rf_part_list *list, struct rf_error *err)
 {
-    enum rf_status status = RF_OK;
+    enum rf_status status = count ? look_for_known(p, parts, count, err) : RF_OK;
 
     for (size_t i = 0; i < count && status == RF_OK; i++) {
         for (size_t j = 0; j < i && parts[i].keep; j++)
@@ -906,14 +922,35 @@ static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
     return status;
 }
 
+/* Tell the sink what is about to be written. How many units of the queue it was told of. */
+static enum rf_status expect_units(struct rf_pipeline *p, const struct rf_unit *unit,
+                                   size_t *told, struct rf_error *err)
+{
+    const char *keys[RF_SINK_EXPECT_MAX] = {NULL};
+    size_t count = 0;
+    enum rf_status status = rf_pipeline_begin(p, err);
+
+    for (*told = 0; unit && *told < RF_SINK_EXPECT_MAX; unit = unit->next, ++*told)
+        if (unit->kind != RF_UNIT_ARRIVED)
+            keys[count++] = unit->key;
+    return status == RF_OK ? rf_sink_expect(p->options.sink, keys, count, err) : status;
+}
+
 /* READY -> WRITTEN, of all that may be written with the current batch. */
 static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
 {
     struct rf_unit *unit;
+    size_t told = 0;
 
-    while ((unit = queue_take(&p->ready[0]))) {
-        enum rf_status status = write_unit(p, unit, err);
+    while (p->ready[0].head) {
+        enum rf_status status = RF_OK;
 
+        if (told == 0)
+            status = expect_units(p, p->ready[0].head, &told, err);
+        unit = queue_take(&p->ready[0]);
+        told--;
+        if (status == RF_OK)
+            status = write_unit(p, unit, err);
         if (unit->parts && status == RF_OK)
             queue_put_first(&p->expanding, unit);
         else

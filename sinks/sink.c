@@ -79,6 +79,14 @@ enum rf_status rf_sink_lane_begin(struct rf_sink *sink, const struct rf_sink_map
     return status ? status : sink->ops->lane_begin(sink, mappers, count, full, lane, err);
 }
 
+enum rf_status rf_sink_lane_ready(struct rf_sink *sink, uint32_t lane, struct rf_error *err)
+{
+    enum rf_status status = need_write(sink, err);
+
+    assert(!sink->batch_open);
+    return status ? status : sink->ops->lane_ready(sink, lane, err);
+}
+
 enum rf_status rf_sink_lane_swap(struct rf_sink *sink, uint32_t lane, const char *const *removed,
                                  size_t removed_count, struct rf_error *err)
 {
@@ -114,6 +122,15 @@ static enum rf_status need_batch(const struct rf_sink *sink, struct rf_error *er
     if (!sink->batch_open)
         return rf_error_set(err, RF_INVALID, "cannot write to the index: no batch is open");
     return RF_OK;
+}
+
+enum rf_status rf_sink_expect(struct rf_sink *sink, const char *const *keys, size_t count,
+                              struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    assert(count <= RF_SINK_EXPECT_MAX);
+    return status ? status : sink->ops->expect(sink, keys, count, err);
 }
 
 enum rf_status rf_sink_put(struct rf_sink *sink, const struct rf_sink_item *item, bool *stale,

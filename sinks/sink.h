@@ -33,6 +33,8 @@ struct rf_sink_options {
     int lock_timeout_ms;
     uint64_t cache_bytes;  /* 0: 64 MiB */
     uint64_t writer_token; /* chosen at random by each writer */
+    const char *reader;    /* a role of the server that may read the index, or NULL; RF_UNSUPPORTED
+                            * where a sink knows no roles */
 };
 
 /* RF_UNSUPPORTED: a newer format. RF_CORRUPT: no index, or damaged (the command that mends it). */
@@ -82,6 +84,11 @@ RF_MUST_USE enum rf_status rf_sink_lane_begin(struct rf_sink *sink,
                                               const struct rf_sink_mapper *mappers, size_t count,
                                               bool full, uint32_t *lane, struct rf_error *err);
 
+/* The lane has caught up for now: what is cheaper to make behind a first fill than along with it
+ * (indexes, a full-text index) is made, once. Nothing where it is there already. */
+RF_MUST_USE enum rf_status rf_sink_lane_ready(struct rf_sink *sink, uint32_t lane,
+                                              struct rf_error *err);
+
 /*
  * One transaction: the lane's mappers replace those of the same name in the live lane (a full lane
  * replaces all); mappers named in `removed` leave it, their tables too. RF_DENIED unless the lane
@@ -107,6 +114,13 @@ RF_MUST_USE enum rf_status rf_sink_lane_drop(struct rf_sink *sink, uint32_t lane
  */
 RF_MUST_USE enum rf_status rf_sink_begin(struct rf_sink *sink, uint32_t lane, const char *from,
                                          struct rf_error *err);
+
+/* What the next calls are about: keys of items and parts, in any order. A sink at the other end of
+ * a wire reads what it has of them at once, others do nothing. What was not told of is asked for
+ * one by one and is right all the same. A batch must be open; a failure rolls it back. */
+#define RF_SINK_EXPECT_MAX 1000
+RF_MUST_USE enum rf_status rf_sink_expect(struct rf_sink *sink, const char *const *keys,
+                                          size_t count, struct rf_error *err);
 
 enum rf_sink_outcome {
     RF_SINK_ROWS,        /* output replaces what this mapper had of the item */

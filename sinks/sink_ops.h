@@ -34,12 +34,15 @@ struct rf_sink_ops {
                             struct rf_sink_lane **lanes, size_t *count, struct rf_error *err);
     enum rf_status (*lane_begin)(struct rf_sink *sink, const struct rf_sink_mapper *mappers,
                                  size_t count, bool full, uint32_t *lane, struct rf_error *err);
+    enum rf_status (*lane_ready)(struct rf_sink *sink, uint32_t lane, struct rf_error *err);
     enum rf_status (*lane_swap)(struct rf_sink *sink, uint32_t lane, const char *const *removed,
                                 size_t removed_count, struct rf_error *err);
     enum rf_status (*lane_drop)(struct rf_sink *sink, uint32_t lane, struct rf_error *err);
 
     enum rf_status (*begin)(struct rf_sink *sink, uint32_t lane, const char *from,
                             struct rf_error *err);
+    enum rf_status (*expect)(struct rf_sink *sink, const char *const *keys, size_t count,
+                             struct rf_error *err);
     enum rf_status (*put)(struct rf_sink *sink, const struct rf_sink_item *item, bool *stale,
                           struct rf_error *err);
     enum rf_status (*put_parts)(struct rf_sink *sink, uint16_t mapper,

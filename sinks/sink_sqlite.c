@@ -142,7 +142,11 @@ static enum rf_status sqlite_open(struct rf_sink **out, const char *path,
     sink->token = options->writer_token;
     sink->lock_fd = -1;
     rf_buf_init(&sink->grams, RF_GRAMS_MAX);
-    if (options->write && !options->create && access(path, F_OK) != 0)
+    if (options->reader)
+        status = rf_error_set(err, RF_UNSUPPORTED,
+                              "index '%s' is a file and knows no role '%s': leave 'reader' out",
+                              path, options->reader);
+    if (!status && options->write && !options->create && access(path, F_OK) != 0)
         status = rf_error_set(err, RF_NOT_FOUND, "there is no index '%s'", path);
     if (!status && options->write)
         status = take_lock(sink, path, options->lock_timeout_ms, err);
@@ -173,6 +177,27 @@ static enum rf_status sqlite_erase(const char *path, struct rf_error *err)
         free(name);
     }
     return status;
+}
+
+/* ---- what a file needs not be told ---- */
+
+/* Indexes grow along with the rows: what they cost a first fill is little. */
+static enum rf_status sqlite_lane_ready(struct rf_sink *base, uint32_t lane, struct rf_error *err)
+{
+    (void)base;
+    (void)lane;
+    (void)err;
+    return RF_OK;
+}
+
+static enum rf_status sqlite_expect(struct rf_sink *base, const char *const *keys, size_t count,
+                                    struct rf_error *err)
+{
+    (void)base;
+    (void)keys;
+    (void)count;
+    (void)err;
+    return RF_OK;
 }
 
 /* ---- facts ---- */
@@ -221,9 +246,11 @@ const struct rf_sink_ops rf_sink_sqlite_ops = {
     .erase = sqlite_erase,
     .lanes = rf_sqlite_lanes,
     .lane_begin = rf_sqlite_lane_begin,
+    .lane_ready = sqlite_lane_ready,
     .lane_swap = rf_sqlite_lane_swap,
     .lane_drop = rf_sqlite_lane_drop,
     .begin = rf_sqlite_begin,
+    .expect = sqlite_expect,
     .put = rf_sqlite_put,
     .put_parts = rf_sqlite_put_parts,
     .remove = rf_sqlite_remove,
