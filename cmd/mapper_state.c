@@ -180,7 +180,8 @@ static void print_state(struct rf_cli *cli, const struct state *one)
     const char *words = words_of(one);
 
     rf_out_printf(cli, "            %s", one->name);
-    rf_out_printf(cli, one->identity ? " %.12s" : "", one->identity);
+    if (one->identity)
+        rf_out_printf(cli, " %.12s", one->identity);
     rf_out_printf(cli, "%s%s", words[0] ? ", " : "", words);
     if (one->message)
         rf_out_word(cli, rf_bytes_text(one->message));
