@@ -77,7 +77,7 @@ static void refuses_what_it_does_not(void **state)
         "{", "}", "{1:2}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{,}", "{\"a\" 1}",
             "{\"a\":1 \"b\":2}", "{\"a\":1]", "[\"a\":1]",
         "\xef\xbb\xbf{}", "// c\n1", "/**/1", "[1]x", "{\"a\":1}}", "[[]", "\v1", "\f1",
-            "\xc2\xa0" "1", "{a:1}", "undefined",
+            "\xc2\xa0 1", "{a:1}", "undefined",
     };
 
     (void)state;

@@ -284,7 +284,7 @@ static enum rf_status need_read(void *user, const struct rf_blobref *ref, uint64
     (void)user;
     (void)ref;
     *got = size < 3 ? size : 3;
-    memcpy(out, "{\"a\":17}" + offset, *got);
+    memcpy(out, &"{\"a\":17}"[offset], *got);
     return RF_OK;
 }
 
