@@ -196,6 +196,7 @@ struct rf_home {
     char *conf_path;   /* refuge.conf within */
     char *store_url;   /* of store "home" */
     char *index_dir, *mapper_dir;
+    char *conf_dir; /* what commands wrote, one file each */
 };
 
 struct rf_cli {
@@ -235,6 +236,13 @@ int64_t rf_clock_us(void);
 double rf_seconds_since(int64_t start_us); /* to the millisecond */
 int64_t rf_now_us(void);
 
+/* The name of a new folder or file survives a power cut once its folder is synced. A folder that
+ * may not be read cannot be synced by us; its file system decides then. */
+void rf_folder_sync_of(const char *path);
+/* A file with these bytes in the place of what is there, complete and durable or not at all; mode
+ * 600. False: errno says why. */
+bool rf_file_replace(const char *path, struct rf_bytes bytes);
+
 /* "a/b", allocated; never NULL. */
 char *rf_path_join(const char *folder, const char *name);
 /* The words one behind the other, allocated; never NULL. */
@@ -260,6 +268,7 @@ int cmd_index_verify(struct rf_cli *cli);
 int cmd_index_why(struct rf_cli *cli);
 int cmd_index_pause(struct rf_cli *cli);
 int cmd_index_resume(struct rf_cli *cli);
+int cmd_index_create(struct rf_cli *cli);
 int cmd_index_list(struct rf_cli *cli);
 int cmd_index_drop(struct rf_cli *cli);
 int cmd_mapper_new(struct rf_cli *cli);

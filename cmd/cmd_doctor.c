@@ -300,7 +300,7 @@ static void check_jail(struct doctor *doctor)
 static void check_verify_files(struct doctor *doctor, const struct rf_index_home *index)
 {
     static const char *const suffixes[] = {"", "-wal", "-shm", "-journal", ".lock"};
-    char *stem = rf_text_join(index->path, RF_INDEX_VERIFY_SUFFIX, "");
+    char *stem = strdup(strchr(index->verify_url, ':') + 1);
     bool found = false;
 
     for (size_t i = 0; !found && i < sizeof suffixes / sizeof *suffixes; i++) {

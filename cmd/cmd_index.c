@@ -1,5 +1,5 @@
 /*
- * cmd_index.c - refuge index: run, rebuild, verify, pause, resume, list, drop
+ * cmd_index.c - refuge index: run, rebuild, verify, pause, resume, create, list, drop
  *
  * Thin over indexer/index.h: options come from the home, progress and warnings go to stderr, the
  * first signal ends a run after the batch at hand.
@@ -63,6 +63,7 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
         .name = index->name,
         .store_url = cli->home.store_url,
         .sink_url = index->url,
+        .verify_url = index->verify_url,
         .mappers = (const char *const *)mappers,
         .mapper_count = count,
         .mapper_program = rf_mapper_program(),
@@ -100,27 +101,17 @@ static int fail_index(struct rf_cli *cli, const struct rf_index_home *index,
 /* What Datasette shows beside the tables; a reader sees the old or the new file, never half. */
 static void write_metadata(struct rf_cli *cli, const struct rf_index_home *index)
 {
-    char *temporary = rf_text_join(index->metadata_path, ".new", "");
     struct rf_error err = {0};
     struct rf_buf buf;
-    int fd;
 
+    if (!index->path)
+        return;
     rf_buf_init(&buf, (size_t)16 << 20);
-    if (rf_query_metadata(index->url, &buf, &err)) {
+    if (rf_query_metadata(index->url, &buf, &err))
         rf_warn(cli, "%s", err.message);
-    } else {
-        bool ok = false;
-
-        fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd >= 0) {
-            ok = write(fd, buf.data, buf.size) == (ssize_t)buf.size;
-            ok = close(fd) == 0 && ok && rename(temporary, index->metadata_path) == 0;
-        }
-        if (!ok)
-            rf_warn(cli, "cannot write '%s': %s", index->metadata_path, strerror(errno));
-    }
+    else if (!rf_file_replace(index->metadata_path, rf_buf_bytes(&buf)))
+        rf_warn(cli, "cannot write '%s': %s", index->metadata_path, strerror(errno));
     rf_buf_release(&buf);
-    free(temporary);
 }
 
 static void stop_index(void *user)
@@ -255,7 +246,7 @@ static enum rf_status run_once(struct work *work, struct rf_error *err)
     struct rf_index *index = NULL;
     enum rf_status status;
     size_t count;
-    char **mappers = rf_mapper_paths(work->cli, &count);
+    char **mappers = rf_index_mapper_paths(work->cli, work->home, &count);
 
     fill_options(&options, work->cli, work->home, mappers, count);
     options.rebuild = work->rebuild;
@@ -357,7 +348,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     struct rf_error err = {0};
     enum rf_status status;
     size_t mapper_count;
-    char **mappers = rf_mapper_paths(cli, &mapper_count);
+    char **mappers = rf_index_mapper_paths(cli, home, &mapper_count);
     const char *scratch = getenv("TMPDIR");
 
     fill_options(&options, cli, home, mappers, mapper_count);
@@ -475,70 +466,170 @@ int cmd_index_resume(struct rf_cli *cli)
     return pause_or_resume(cli, false);
 }
 
+/* ---- create ---- */
+
+/* Whether the mappers load is the run's to say; that each is there, is said now. */
+static bool resolve_mappers(struct rf_cli *cli, struct rf_definition *definition,
+                            struct rf_arena *arena, int *code)
+{
+    const char **paths = rf_arena_alloc(arena, (cli->args.list_count + 1) * sizeof *paths);
+
+    for (size_t i = 0; i < cli->args.list_count; i++) {
+        const char *word = cli->args.lists[i];
+        char *found = rf_mapper_find(cli, word);
+        bool bundled = strncmp(found, "bundled:", 8) == 0;
+        char *whole = bundled ? strdup(found) : realpath(found, NULL);
+
+        free(found);
+        if (!whole) {
+            *code = rf_fail_with(cli, RF_EXIT_FAILED,
+                                 "cannot use mapper '%s': %s; 'refuge mapper list' names those "
+                                 "in use",
+                                 word, strerror(errno));
+            return false;
+        }
+        paths[i] = rf_arena_copy(arena, whole, strlen(whole));
+        free(whole);
+    }
+    if (cli->args.list_count) {
+        definition->mappers = paths;
+        definition->mapper_count = cli->args.list_count;
+    }
+    return true;
+}
+
+/* Make the sink, so that a mistake in its URL shows now. */
+static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
+                        const struct rf_definition *definition)
+{
+    struct rf_sink_options how = {.create = true, .write = true};
+    struct rf_sink *sink = NULL;
+    struct rf_error err = {0};
+    enum rf_status status = rf_sink_open(&sink, definition->sink, &how, &err);
+
+    rf_sink_close(sink);
+    if (status == RF_OK && mkdir(cli->home.conf_dir, 0700) == 0)
+        rf_folder_sync_of(cli->home.conf_dir);
+    if (status == RF_OK)
+        status = rf_definition_write(definition, index->definition_path, &err);
+    if (status != RF_OK)
+        return rf_fail(cli, &err);
+    rf_summary_text(cli, "index", index->name);
+    rf_summary_text(cli, "sink", definition->sink);
+    rf_say(cli, "index '%s' is made; 'refuge index run%s' fills it", index->name, index->argument);
+    return RF_EXIT_OK;
+}
+
+int cmd_index_create(struct rf_cli *cli)
+{
+    struct rf_definition definition = {0};
+    const char *word = rf_args_text(&cli->args, "sink");
+    struct rf_index_home index;
+    struct rf_error err = {0};
+    char *url = NULL;
+    int code = RF_EXIT_OK;
+
+    if (!rf_index_home_init(&index, cli, cli->args.words[0], false, &code)) {
+        rf_index_home_release(&index);
+        return code;
+    }
+    if (index.defined || index.exists) {
+        code = rf_fail_with(cli, RF_EXIT_FAILED,
+                            "there is an index '%s' already, kept in '%s'; 'refuge index drop %s' "
+                            "removes it",
+                            index.name, index.place, index.name);
+    } else if (rf_sink_url(&url, word ? word : index.url, index.name, &err) != RF_OK) {
+        code = rf_fail_with(cli, RF_EXIT_USAGE, "%s", err.message);
+    } else if (resolve_mappers(cli, &definition, &index.arena, &code)) {
+        definition.sink = url;
+        code = create_index(cli, &index, &definition);
+    }
+    free(url);
+    rf_index_home_release(&index);
+    return code;
+}
+
 /* ---- list and drop ---- */
+
+static void list_index(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    char size[RF_SIZE_TEXT] = "";
+    struct stat st = {0};
+
+    if (index->path && stat(index->path, &st) == 0)
+        rf_size_format((uint64_t)st.st_size, size);
+    rf_out_printf(cli, "%-16s %9s  ", index->name, size);
+    rf_out_word(cli, rf_bytes_text(index->place));
+    rf_out_printf(cli, "\n");
+    rf_out_begin(&cli->out, "item");
+    rf_out_text(&cli->out, "index", index->name);
+    if (size[0])
+        rf_out_int(&cli->out, "bytes", st.st_size);
+    rf_out_text(&cli->out, "path", index->path);
+    rf_out_text(&cli->out, "sink", index->url);
+    rf_out_end(&cli->out);
+}
 
 int cmd_index_list(struct rf_cli *cli)
 {
     size_t count;
     char **names = rf_index_names(cli, &count);
+    int code = RF_EXIT_OK;
 
     for (size_t i = 0; i < count; i++) {
-        char *stem = rf_path_join(cli->home.index_dir, names[i]);
-        char *path = rf_text_join(stem, ".db", ""), size[RF_SIZE_TEXT];
-        struct stat st = {0};
+        struct rf_index_home index;
 
-        if (stat(path, &st) == 0) {
-            rf_out_printf(cli, "%-16s %9s  %s\n", names[i],
-                          rf_size_format((uint64_t)st.st_size, size), path);
-            rf_out_begin(&cli->out, "item");
-            rf_out_text(&cli->out, "index", names[i]);
-            rf_out_int(&cli->out, "bytes", st.st_size);
-            rf_out_text(&cli->out, "path", path);
-            rf_out_end(&cli->out);
-        }
-        free(path);
-        free(stem);
+        if (rf_index_home_init(&index, cli, names[i], false, &code))
+            list_index(cli, &index);
+        rf_index_home_release(&index);
     }
     if (count == 0)
         rf_say(cli, "there is no index yet; 'refuge index run' makes index '" RF_INDEX_DEFAULT "'");
     rf_summary_int(cli, "indexes", (int64_t)count);
     rf_names_free(names, count);
-    return RF_EXIT_OK;
+    return code;
 }
 
-static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
+/* Wait for whoever writes it; what is not there, or cannot be read, may go all the same. */
+static bool lock_to_drop(struct rf_cli *cli, const struct rf_index_home *index, int *code)
 {
     struct rf_sink_options how = {.write = true};
     struct rf_error err = {0};
     struct rf_sink *sink = NULL;
-    char *verify_url;
+    enum rf_status status = rf_sink_open(&sink, index->url, &how, &err);
+
+    rf_sink_close(sink);
+    if (status == RF_CORRUPT)
+        rf_say(cli, "%s", err.message);
+    if (status == RF_CORRUPT || (status == RF_NOT_FOUND && index->defined))
+        return true;
+    sink = rf_index_home_sink(cli, index, true, code);
+    rf_sink_close(sink);
+    return sink != NULL;
+}
+
+static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    struct rf_error err = {0};
     enum rf_status status;
-    int code;
+    int code = RF_EXIT_OK;
 
     if (rf_args_flag(&cli->args, "dry-run")) {
-        rf_say(cli, "would remove '%s'", index->path);
+        rf_say(cli, "would remove '%s'", index->place);
         return RF_EXIT_OK;
     }
-    if (rf_sink_open(&sink, index->url, &how, &err) == RF_CORRUPT) {
-        rf_say(cli, "%s", err.message); /* what cannot be read may go all the same */
-        rf_error_clear(&err);
-    } else {
-        rf_sink_close(sink);
-        rf_error_clear(&err);
-        sink = rf_index_home_sink(cli, index, true, &code); /* its lock: nobody writes it */
-        if (!sink)
-            return code;
-        rf_sink_close(sink);
-    }
+    if (!lock_to_drop(cli, index, &code))
+        return code;
     (void)unlink(index->metadata_path);
     (void)unlink(index->paused_path);
-    verify_url = rf_text_join(index->url, RF_INDEX_VERIFY_SUFFIX, "");
-    status = rf_sink_erase(verify_url, &err); /* what an interrupted verify left */
-    free(verify_url);
+    status = rf_sink_erase(index->verify_url, &err); /* what an interrupted verify left */
     if (status == RF_OK)
         status = rf_sink_erase(index->url, &err);
     if (status)
         return rf_fail(cli, &err);
+    if (index->defined && unlink(index->definition_path) != 0 && errno != ENOENT)
+        return rf_fail_with(cli, rf_exit_of_errno(errno), "cannot remove '%s': %s",
+                            index->definition_path, strerror(errno));
     rf_say(cli, "index '%s' is removed", index->name);
     return RF_EXIT_OK;
 }

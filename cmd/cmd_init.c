@@ -2,37 +2,18 @@
  * cmd_init.c - refuge init: make a home, or what is missing of one
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cmd/settings.h"
-#include "core/control.h"
 
 struct init {
     struct rf_cli *cli;
     bool dry_run;
     unsigned made;
 };
-
-/* The name of a new folder or file survives a power cut once its folder is synced. A folder that
- * may not be read cannot be synced by us; its file system decides then. */
-static void sync_folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    int fd = -1;
-
-    if (folder && RF_SAFEGUARD("home-folder-fsync"))
-        fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)fsync(fd);
-        close(fd);
-    }
-    free(folder);
-}
 
 static bool make_folder(struct init *init, const char *path, int *code)
 {
@@ -41,7 +22,7 @@ static bool make_folder(struct init *init, const char *path, int *code)
     if (stat(path, &st) == 0) {
         if (S_ISDIR(st.st_mode)) {
             if (!init->dry_run) /* an earlier init may have ended between making and syncing */
-                sync_folder_of(path);
+                rf_folder_sync_of(path);
             return true;
         }
         *code = rf_fail_with(init->cli, RF_EXIT_FAILED, "cannot make folder '%s': a file is in its "
@@ -54,7 +35,7 @@ static bool make_folder(struct init *init, const char *path, int *code)
         return true;
     }
     if (mkdir(path, 0700) == 0) {
-        sync_folder_of(path);
+        rf_folder_sync_of(path);
         return true;
     }
     *code = rf_fail_with(init->cli, rf_exit_of_errno(errno), "cannot make folder '%s': %s", path,
@@ -71,7 +52,7 @@ static bool make_parents(struct init *init, const char *path, int *code)
     for (char *at = strchr(copy + 1, '/'); at && ok; at = strchr(at + 1, '/')) {
         *at = '\0';
         if (!init->dry_run && mkdir(copy, 0755) == 0) {
-            sync_folder_of(copy);
+            rf_folder_sync_of(copy);
         } else if (!init->dry_run && errno != EEXIST) {
             *code = rf_fail_with(init->cli, rf_exit_of_errno(errno),
                                  "cannot make folder '%s': %s", copy, strerror(errno));
@@ -80,30 +61,6 @@ static bool make_parents(struct init *init, const char *path, int *code)
         *at = '/';
     }
     free(copy);
-    return ok;
-}
-
-/* A new file, complete and durable or not there. */
-static bool write_new(const char *path, struct rf_bytes bytes)
-{
-    char *temporary = rf_text_join(path, ".new", "");
-    bool ok = false;
-    int fd;
-
-    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd >= 0) {
-        ok = write(fd, bytes.data, bytes.size) == (ssize_t)bytes.size && fsync(fd) == 0;
-        ok = close(fd) == 0 && ok && rename(temporary, path) == 0;
-        if (ok) {
-            sync_folder_of(path);
-        } else {
-            int saved = errno;
-
-            unlink(temporary);
-            errno = saved;
-        }
-    }
-    free(temporary);
     return ok;
 }
 
@@ -122,7 +79,7 @@ static bool make_conf(struct init *init, int *code)
     }
     rf_buf_init(&text, 1 << 20);
     rf_settings_template(&text);
-    ok = write_new(path, rf_buf_bytes(&text));
+    ok = rf_file_replace(path, rf_buf_bytes(&text));
     rf_buf_release(&text);
     if (!ok)
         *code = rf_fail_with(init->cli, rf_exit_of_errno(errno), "cannot write '%s': %s", path,

@@ -179,15 +179,34 @@ static enum rf_status query_table(struct rf_cli *cli, const char *url, const cha
 
 /* ---- the command ---- */
 
-/* Become sqlite3 on the database; comes back only when that fails. */
+/* psql with the index's schema first in its search path, in read-only transactions. */
+static void exec_psql(const struct rf_index_home *index)
+{
+    const char *fragment = strchr(index->url, '#');
+    char *url = strndup(index->url, fragment ? (size_t)(fragment - index->url)
+                                             : strlen(index->url));
+    char settings[256];
+
+    snprintf(settings, sizeof settings, "-c search_path=%.60s,public "
+             "-c default_transaction_read_only=on", fragment ? fragment + 1 : "public");
+    if (url && setenv("PGOPTIONS", settings, 1) == 0)
+        execlp("psql", "psql", url, (char *)NULL);
+    free(url);
+}
+
+/* Become sqlite3 or psql on the index; comes back only when that fails. */
 static int exec_shell(struct rf_cli *cli, const struct rf_index_home *index)
 {
+    const char *shell = index->path ? "sqlite3" : "psql";
+
     (void)signal(SIGPIPE, SIG_DFL); /* an ignored signal would be inherited */
-    execlp("sqlite3", "sqlite3", "-readonly", "-box", index->path, (char *)NULL);
+    if (index->path)
+        execlp("sqlite3", "sqlite3", "-readonly", "-box", index->path, (char *)NULL);
+    else
+        exec_psql(index);
     return rf_fail_with(cli, RF_EXIT_FAILED,
-                        "cannot start sqlite3: %s; install the package sqlite3, or "
-                        "give a QUERY",
-                        strerror(errno));
+                        "cannot start %s: %s; install the package %s, or give a QUERY", shell,
+                        strerror(errno), index->path ? "sqlite3" : "postgresql-client");
 }
 
 static bool read_query(struct rf_cli *cli, struct rf_buf *query, int *code)

@@ -178,6 +178,15 @@ const struct rf_command rf_commands[] = {
      .text = INDEX_NAME_TEXT,
      .run = cmd_index_resume,
      .max = 1},
+    {.name = "index create",
+     .arguments = "NAME",
+     .help = "make one more index, with mappers and a sink of its own",
+     .text = "URL is sqlite:PATH. What is said here is kept in conf.d/index-NAME.json of the home; "
+             "'index drop' removes both.",
+     .examples = "refuge index create recipes --mapper recipes.lua\tone mapper, in the home\n"
+                 "refuge index create shared --sink sqlite:/srv/shared.db\tin a place of its own\n",
+     .run = cmd_index_create,
+     .min = 1, .max = 1},
     {.name = "index list",
      .arguments = "",
      .help = "the indexes of this home",
@@ -335,6 +344,11 @@ const struct rf_cli_option rf_cli_options[] = {
     {"index retry,index errors", "item", 0, RF_CLI_TEXT, "REF", NULL,
      "only this item: its blobref or the beginning of it"},
     {"index retry", "all", 0, RF_CLI_FLAG, NULL, NULL, "everything that was set aside"},
+
+    {"index create", "sink", 0, RF_CLI_TEXT, "URL", NULL,
+     "where its rows go; default: a file in the home"},
+    {"index create", "mapper", 'm', RF_CLI_LIST, "FILE", NULL,
+     "a mapper it uses, instead of all of the home"},
 
     {"mapper run", "index", 0, RF_CLI_TEXT, "NAME", "main",
      "the index that knows the part, when REF is one of its items"},

@@ -3,16 +3,57 @@
  *
  *   refuge.conf        what a person wrote            store/home/   the blob store
  *   index/NAME.db      one file per index             mappers/      mappers of one's own
+ *   conf.d/            what commands wrote: index-NAME.json, where an index is kept
  */
 #include "cmd/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cmd/settings.h"
+#include "core/control.h"
+
+void rf_folder_sync_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd = -1;
+
+    if (folder && RF_SAFEGUARD("home-folder-fsync"))
+        fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    free(folder);
+}
+
+bool rf_file_replace(const char *path, struct rf_bytes bytes)
+{
+    char *temporary = rf_text_join(path, ".new", "");
+    bool ok = false;
+    int fd;
+
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+        ok = write(fd, bytes.data, bytes.size) == (ssize_t)bytes.size && fsync(fd) == 0;
+        ok = close(fd) == 0 && ok && rename(temporary, path) == 0;
+        if (ok) {
+            rf_folder_sync_of(path);
+        } else {
+            int saved = errno;
+
+            unlink(temporary);
+            errno = saved;
+        }
+    }
+    free(temporary);
+    return ok;
+}
 
 char *rf_path_join(const char *folder, const char *name)
 {
@@ -83,6 +124,7 @@ bool rf_home_locate(struct rf_cli *cli, int *code)
     home->conf_path = rf_path_join(home->path, "refuge.conf");
     home->index_dir = rf_path_join(home->path, "index");
     home->mapper_dir = rf_path_join(home->path, "mappers");
+    home->conf_dir = rf_path_join(home->path, "conf.d");
     store = rf_path_join(home->path, "store/home");
     home->store_url = rf_text_join("disk:", store, "");
     free(store);
@@ -126,6 +168,7 @@ void rf_home_release(struct rf_cli *cli)
     free(cli->home.store_url);
     free(cli->home.index_dir);
     free(cli->home.mapper_dir);
+    free(cli->home.conf_dir);
     memset(&cli->home, 0, sizeof cli->home);
 }
 

@@ -57,12 +57,33 @@ static char **folder_names(const char *folder, const char *suffix, size_t *count
     return names;
 }
 
+#define DEFINITION_PREFIX "index-"
+
+static void cut_end(char **names, size_t count, size_t end)
+{
+    for (size_t i = 0; i < count; i++)
+        names[i][strlen(names[i]) - end] = '\0';
+}
+
 char **rf_index_names(struct rf_cli *cli, size_t *count)
 {
+    size_t defined_count, prefix = strlen(DEFINITION_PREFIX);
     char **names = folder_names(cli->home.index_dir, ".db", count);
+    char **defined = folder_names(cli->home.conf_dir, ".json", &defined_count);
 
-    for (size_t i = 0; i < *count; i++)
-        names[i][strlen(names[i]) - 3] = '\0';
+    cut_end(names, *count, 3);
+    cut_end(defined, defined_count, 5);
+    for (size_t i = 0; i < defined_count; i++) {
+        bool known = strncmp(defined[i], DEFINITION_PREFIX, prefix) != 0;
+
+        for (size_t k = 0; k < *count && !known; k++)
+            known = strcmp(names[k], defined[i] + prefix) == 0;
+        if (!known)
+            add_name(&names, count, strdup(defined[i] + prefix));
+    }
+    rf_names_free(defined, defined_count);
+    if (*count)
+        qsort(names, *count, sizeof *names, compare_names);
     return names;
 }
 
@@ -128,6 +149,18 @@ char **rf_mapper_paths(struct rf_cli *cli, size_t *count)
     return names;
 }
 
+char **rf_index_mapper_paths(struct rf_cli *cli, const struct rf_index_home *index, size_t *count)
+{
+    char **names = NULL;
+
+    if (!index->definition.mappers)
+        return rf_mapper_paths(cli, count);
+    *count = 0;
+    for (size_t i = 0; i < index->definition.mapper_count; i++)
+        add_name(&names, count, rf_mapper_find(cli, index->definition.mappers[i]));
+    return names;
+}
+
 char *rf_mapper_find(struct rf_cli *cli, const char *word)
 {
     size_t count;
@@ -170,12 +203,34 @@ const char *rf_mapper_program(void)
 
 /* ---- one index ---- */
 
+/* Where the index is kept: as its definition says, else in the home's folder. */
+static bool find_sink(struct rf_index_home *out, struct rf_cli *cli, const char *stem, int *code)
+{
+    struct rf_error err = {0};
+    enum rf_status status =
+        rf_definition_read(&out->definition, &out->arena, out->definition_path, &err);
+
+    if (status != RF_OK && status != RF_NOT_FOUND) {
+        *code = rf_fail(cli, &err);
+        return false;
+    }
+    out->defined = status == RF_OK;
+    out->url = out->defined ? strdup(out->definition.sink) : rf_text_join("sqlite:", stem, ".db");
+    if (strncmp(out->url, "sqlite:", 7) == 0)
+        out->path = strdup(out->url + 7);
+    out->place = out->path ? out->path : out->url;
+    out->verify_url = out->path ? rf_text_join(out->url, RF_INDEX_VERIFY_SUFFIX, "")
+                                : rf_text_join("sqlite:", stem, ".db" RF_INDEX_VERIFY_SUFFIX);
+    return true;
+}
+
 bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
                         bool must_exist, int *code)
 {
-    char *stem;
+    char *stem, *file;
 
     memset(out, 0, sizeof *out);
+    rf_arena_init(&out->arena, (size_t)4 << 20);
     out->name = name ? name : RF_INDEX_DEFAULT;
     if (!valid_name(out->name)) {
         *code = rf_fail_with(cli, RF_EXIT_USAGE,
@@ -187,12 +242,17 @@ bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const cha
     if (strcmp(out->name, RF_INDEX_DEFAULT) != 0)
         snprintf(out->argument, sizeof out->argument, " %s", out->name);
     stem = rf_path_join(cli->home.index_dir, out->name);
-    out->path = rf_text_join(stem, ".db", "");
+    file = rf_text_join(DEFINITION_PREFIX, out->name, ".json");
+    out->definition_path = rf_path_join(cli->home.conf_dir, file);
     out->metadata_path = rf_text_join(stem, ".metadata.json", "");
     out->paused_path = rf_text_join(stem, ".paused", "");
-    out->url = rf_text_join("sqlite:", out->path, "");
+    free(file);
+    if (!find_sink(out, cli, stem, code)) {
+        free(stem);
+        return false;
+    }
     free(stem);
-    out->exists = access(out->path, F_OK) == 0;
+    out->exists = !out->path || access(out->path, F_OK) == 0;
     if (must_exist && !out->exists) {
         *code = rf_fail_with(cli, RF_EXIT_FAILED,
                              "there is no index '%s' yet; 'refuge index run%s%s' "
@@ -207,6 +267,9 @@ void rf_index_home_release(struct rf_index_home *index)
 {
     free(index->path);
     free(index->url);
+    free(index->verify_url);
+    free(index->definition_path);
+    rf_arena_release(&index->arena);
     free(index->metadata_path);
     free(index->paused_path);
     memset(index, 0, sizeof *index);

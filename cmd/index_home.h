@@ -5,6 +5,7 @@
 #define RF_CMD_INDEX_HOME_H
 
 #include "cmd/cli.h"
+#include "cmd/definition.h"
 #include "indexer/index.h"
 #include "sinks/sink.h"
 
@@ -15,11 +16,17 @@
 struct rf_index_home {
     const char *name;
     char argument[RF_NAME_MAX + 2]; /* " NAME" for a command to type; "" of the default one */
-    char *path;          /* of the database */
-    char *url;           /* "sqlite:PATH" */
+    char *url;           /* of its sink */
+    char *path;          /* of an SQLite database, else NULL */
+    const char *place;   /* path or URL, for messages */
+    char *verify_url;    /* of the throw-away index of a verify */
     char *metadata_path; /* what Datasette reads beside it */
     char *paused_path;   /* there while the index is paused */
-    bool exists;
+    char *definition_path;
+    struct rf_definition definition;
+    bool defined;        /* by `index create`; else it is in the home's folder */
+    bool exists;         /* or may: only its sink knows when that is no file */
+    struct rf_arena arena;
 };
 
 /* False: told, *code set; release works all the same. must_exist: an index that is not there fails.
@@ -38,6 +45,9 @@ void rf_names_free(char **names, size_t count);
 char **rf_mapper_paths(struct rf_cli *cli, size_t *count);
 /* "recipes" of "/a/recipes.lua" or "bundled:recipes", in out of RF_NAME_MAX + 1 bytes. */
 void rf_mapper_path_name(const char *path, char *out, size_t size);
+
+/* The same, for one index: those of its definition, if it names any. */
+char **rf_index_mapper_paths(struct rf_cli *cli, const struct rf_index_home *index, size_t *count);
 
 /* The path of a mapper as a person names it: a file, "bundled:NAME", or the name of one in use.
  * Allocated. */

@@ -46,6 +46,7 @@ struct rf_index_options {
     bool rebuild;                   /* start a full lane even when nothing changed */
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
     bool jit_off;                   /* interpret mappers only, for cross-checks */
+    const char *verify_url;         /* verify: where to map again; NULL: beside the sink's file */
     const char *scratch_dir;        /* verify: when the index's folder cannot take more; or NULL */
     struct rf_index_hooks hooks;    /* how it speaks while it works */
 };

@@ -55,16 +55,13 @@ static enum rf_status can_take(const char *folder, uint64_t bytes, struct rf_buf
 static enum rf_status make_place(const struct rf_index_options *options, struct place *out,
                                  struct rf_error *err)
 {
-    const char *url = options->sink_url;
-
     snprintf(out->folder, sizeof out->folder, "%s/refuge-verify-XXXXXX", options->scratch_dir);
     if (!mkdtemp(out->folder)) {
         out->folder[0] = '\0';
         return rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot make a folder in '%s'",
                               options->scratch_dir);
     }
-    snprintf(out->url, sizeof out->url, "%.*s%.4000s/index.db", (int)(path_of(url) - url), url,
-             out->folder);
+    snprintf(out->url, sizeof out->url, "sqlite:%.4000s/index.db", out->folder);
     return RF_OK;
 }
 
@@ -73,7 +70,9 @@ static enum rf_status make_place(const struct rf_index_options *options, struct 
 static enum rf_status find_place(const struct rf_index_options *options, struct place *out,
                                  struct rf_error *err)
 {
-    const char *path = path_of(options->sink_url), *slash = strrchr(path, '/');
+    const char *suffix = options->verify_url ? "" : RF_INDEX_VERIFY_SUFFIX;
+    const char *url = options->verify_url ? options->verify_url : options->sink_url;
+    const char *path = path_of(url), *slash = strrchr(path, '/');
     char folder[URL_SIZE];
     struct stat st = {0};
     struct rf_buf why;
@@ -82,12 +81,12 @@ static enum rf_status find_place(const struct rf_index_options *options, struct 
 
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
              slash ? path : ".");
-    bytes = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    bytes = stat(path_of(options->sink_url), &st) == 0 ? (uint64_t)st.st_size : 0;
     out->folder[0] = '\0';
     rf_buf_init(&why, 3 * URL_SIZE);
     status = can_take(folder, bytes, &why);
     if (status == RF_OK) {
-        snprintf(out->url, sizeof out->url, "%s" RF_INDEX_VERIFY_SUFFIX, options->sink_url);
+        snprintf(out->url, sizeof out->url, "%s%s", url, suffix);
     } else if (options->scratch_dir) {
         status = can_take(options->scratch_dir, bytes, &why);
         if (status == RF_OK)

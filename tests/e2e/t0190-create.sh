@@ -1,0 +1,79 @@
+#!/bin/sh
+# More than one index: each with mappers and a place of its own, kept in conf.d.
+. "$(dirname "$0")/lib.sh"
+
+refuge init -q >/dev/null || fail "init"
+cd "$tmp" || exit 1
+cat >titles.lua <<'LUA'
+return {
+  name = "titles", version = "1", on = { "file" }, match = { name = { "*.txt" } },
+  tables = { titles = { columns = { "title text search" } } },
+  map = function(blob, emit) emit.titles { title = blob:content() } end,
+}
+LUA
+printf 'a quiet title' >a.txt
+printf '{"k":"value"}' >b.json
+run refuge put a.txt b.json
+status_is "put" 0
+
+run refuge index create titles --sink sqlite:elsewhere.db --mapper titles.lua
+status_is "create" 0
+err_has "create says what fills it" "'refuge index run titles' fills it"
+is "it is defined" "$(cat "$REFUGE_HOME/conf.d/index-titles.json")" "{\"index\": {
+    \"sink\": \"sqlite:$tmp/elsewhere.db\",
+    \"mappers\": [\"$tmp/titles.lua\"]
+}}"
+is "only for its owner" "$(stat -c %a "$REFUGE_HOME/conf.d/index-titles.json")" 600
+run refuge index create titles
+status_is "a second of this name is refused" 1
+err_has "and says where it is" "kept in '$tmp/elsewhere.db'"
+
+run refuge index run titles
+status_is "run" 0
+ok "its file is where it was asked for" test -s elsewhere.db
+run refuge index run
+status_is "the main index beside it" 0
+run refuge sql --index titles "SELECT title FROM titles"
+out_has "its mapper" "a quiet title"
+run refuge sql "SELECT count(*) FROM sqlite_master WHERE name = 'titles'" --csv
+out_has "which the main index has not" "0"
+run refuge sql --index titles "SELECT count(*) FROM sqlite_master WHERE name LIKE 'record%'" --csv
+out_has "nor this one the other" "0"
+run refuge search --index titles quiet
+out_has "search" "a [quiet] title"
+run refuge index verify titles
+status_is "verify" 0
+out_has "verify compares its table" "1 table, 1 row compared: 0 differences"
+run refuge index list
+out_matches "list names both" "^titles .*$tmp/elsewhere.db"
+out_matches "list names main" "^main .*/index/main.db"
+run refuge status
+out_has "status" "index     titles"
+
+run refuge index create bad --sink nonsense:x
+status_is "no such kind of sink" 2
+run refuge index create bad --sink postgresql://me:secret@host/db
+status_is "no password in a URL" 2
+err_has "but a passfile" "passfile=FILE"
+err_lacks "and the password is not told" "secret"
+run refuge index create bad --mapper nowhere.lua
+status_is "a mapper that is not there" 1
+run refuge index create bad --sink sqlite:no/such/folder/x.db
+status_is "a folder that is not there" 1
+ok "nothing of these stays" test ! -e "$REFUGE_HOME/conf.d/index-bad.json"
+
+echo '{"index": {"sank": "sqlite:x"}}' >"$REFUGE_HOME/conf.d/index-odd.json"
+run refuge index run odd
+status_is "a definition with a mistake" 1
+err_has "names the file and line" "conf.d/index-odd.json:1"
+err_has "and what was meant" "did you mean 'sink'"
+rm "$REFUGE_HOME/conf.d/index-odd.json"
+
+run refuge index drop titles
+status_is "drop" 0
+ok "its file is gone" test ! -e elsewhere.db
+ok "and its definition" test ! -e "$REFUGE_HOME/conf.d/index-titles.json"
+run refuge index run titles
+status_is "the name is free again" 0
+ok "for an index of the home" test -s "$REFUGE_HOME/index/titles.db"
+done_testing
