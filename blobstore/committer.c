@@ -45,14 +45,13 @@ struct rf_committer {
     /* the batch; the committer's thread only */
     struct planned *planned;
     size_t planned_count;
-    struct rf_entry *entries; /* one per record */
     uint8_t *headers;         /* SLOT_SIZE bytes per record */
     struct iovec *vectors;
     size_t record_count, vector_count, padding;
     uint64_t size; /* bytes of the batch's records */
     uint64_t seq, chain, blobs, bytes; /* after the batch */
     uint64_t dead;                     /* bytes of segments that its deletes made useless */
-    struct rf_table pending; /* what the batch does, by ref */
+    struct rf_table pending; /* what the batch does to each of its blobs */
     uint64_t flush_at;       /* bytes of tail at which the next run is made */
     int64_t now_us;
 };
@@ -112,7 +111,7 @@ static void add_record(struct rf_committer *committer, struct rf_act *act,
 {
     uint8_t *slot = committer->headers + committer->record_count * SLOT_SIZE;
     const struct rf_commit_point *point = &committer->append.point;
-    struct rf_entry *entry = &committer->entries[committer->record_count];
+    struct rf_entry entry;
     uint64_t offset = point->end + committer->size;
 
     record->algo = act->ref.algo;
@@ -131,8 +130,8 @@ static void add_record(struct rf_committer *committer, struct rf_act *act,
     committer->size += rf_log_span(record);
     committer->seq = record->seq;
     committer->chain = rf_log_chain(record->chain, record);
-    rf_entry_of(entry, record, point->place.first, offset);
-    rf_table_put(&committer->pending, entry);
+    rf_entry_of(&entry, record, point->place.first, offset);
+    rf_table_put(&committer->pending, &entry);
     committer->record_count++;
     act->seq = record->seq;
 }
@@ -229,7 +228,7 @@ static void begin_batch(struct rf_committer *committer)
 {
     const struct rf_commit_point *point = &committer->append.point;
 
-    rf_table_clear_all_of(&committer->pending, committer->entries, committer->record_count);
+    rf_table_clear(&committer->pending);
     committer->planned_count = committer->record_count = committer->vector_count = 0;
     committer->padding = 0;
     committer->size = committer->dead = 0;
@@ -250,7 +249,8 @@ static void publish(struct rf_committer *committer)
     point->chain = committer->chain;
     point->blobs = committer->blobs;
     point->bytes = committer->bytes;
-    rf_lookup_add(&disk->lookup, committer->entries, committer->record_count, committer->size);
+    rf_lookup_add(&disk->lookup, committer->pending.entries, committer->pending.count,
+                  committer->size);
     pthread_mutex_lock(&disk->lock);
     disk->state.seq = committer->seq;
     disk->state.chain = committer->chain;
@@ -449,7 +449,6 @@ static void free_committer(struct rf_committer *committer)
     rf_append_release(&committer->append);
     rf_table_release(&committer->pending);
     free(committer->planned);
-    free(committer->entries);
     free(committer->headers);
     free(committer->vectors);
     pthread_mutex_destroy(&committer->lock);
@@ -476,13 +475,11 @@ enum rf_status rf_committer_open(struct rf_committer **out, struct rf_disk *disk
     pthread_cond_init(&committer->work, NULL);
     pthread_cond_init(&committer->room, NULL);
     committer->planned = calloc(BATCH_RECORDS, sizeof *committer->planned);
-    committer->entries = calloc(BATCH_RECORDS, sizeof *committer->entries);
     committer->headers = calloc(BATCH_RECORDS, SLOT_SIZE);
     committer->vectors = calloc(BATCH_RECORDS * 2, sizeof *committer->vectors);
     status = rf_append_init(&committer->append, &disk->log, disk->segment_bytes, &identity, point,
                             err);
-    if (status == RF_OK && (!committer->planned || !committer->entries || !committer->headers ||
-                            !committer->vectors))
+    if (status == RF_OK && (!committer->planned || !committer->headers || !committer->vectors))
         status = rf_error_set(err, RF_NOMEM, "no memory for the committer");
     if (status == RF_OK && pthread_create(&committer->thread, NULL, run, committer) != 0)
         status = rf_error_set(err, RF_NOMEM, "cannot start the committer's thread");

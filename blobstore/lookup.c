@@ -215,8 +215,9 @@ static enum rf_status find_in_part(struct rf_lookup *lookup, struct rf_part *par
     struct search search = {.ref = ref, .out = out};
     enum rf_status status = RF_CORRUPT;
     struct rf_run_entry entry;
-    struct rf_error cause = {0};
+    struct rf_error cause; /* not cleared throughout: this is called for every run, for every put */
 
+    rf_error_clear(&cause);
     if (rf_part_is_whole(part))
         status = rf_run_find(part->run, ref, &entry, &cause);
     if (status == RF_OK)

@@ -29,15 +29,14 @@ static inline bool rf_entry_alive(const struct rf_entry *entry)
 }
 
 struct rf_table {
-    struct rf_entry *slots; /* seq 0: free */
-    size_t capacity;        /* a power of two, or 0 */
-    size_t count;
+    struct rf_entry *entries; /* in the order in which their refs came first */
+    size_t count, room;
+    uint64_t *index; /* number of the entry + 1 below 32 bits of its digest; 0: free */
+    size_t capacity; /* of index: a power of two, or 0 */
 };
 
 void rf_table_release(struct rf_table *table);
 void rf_table_clear(struct rf_table *table); /* keeps the memory */
-/* The same for a large table that holds only these few: takes time by them, not by its capacity. */
-void rf_table_clear_all_of(struct rf_table *table, const struct rf_entry *entries, size_t count);
 
 /* NULL when there is none. Lent until the next put. */
 const struct rf_entry *rf_table_find(const struct rf_table *table, const struct rf_blobref *ref);
