@@ -105,6 +105,15 @@ struct rf_cursor_bounds {
 enum rf_status rf_cursor_check(const struct rf_cursor *cursor,
                                const struct rf_cursor_bounds *bounds, struct rf_error *err);
 
+/*
+ * To submit an act and sleep until it is answered, give it rf_act_settle as done. A backend that
+ * does not answer before its submit returns points own.answers to a word that it raises, and wakes
+ * all sleepers on (a private futex), each time it has answered some of them: so one call wakes
+ * many.
+ */
+void rf_act_settle(struct rf_act *act);
+void rf_act_await(struct rf_act *act);
+
 /* Now, as the log's timestamps count. */
 int64_t rf_store_now_us(void);
 

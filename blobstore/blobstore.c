@@ -9,10 +9,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <semaphore.h>
+#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -143,24 +144,29 @@ void rf_store_submit(struct rf_store *store, struct rf_act *act)
     store->ops->submit(store, act);
 }
 
-static void wake(struct rf_act *act)
+void rf_act_settle(struct rf_act *act)
 {
-    sem_post(act->user);
+    __atomic_store_n(&act->own.settled, 1, __ATOMIC_RELEASE);
+}
+
+void rf_act_await(struct rf_act *act)
+{
+    for (;;) {
+        uint32_t seen = act->own.answers ? __atomic_load_n(act->own.answers, __ATOMIC_ACQUIRE) : 0;
+        if (__atomic_load_n(&act->own.settled, __ATOMIC_ACQUIRE))
+            return;
+        assert(act->own.answers);
+        syscall(SYS_futex, act->own.answers, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    }
 }
 
 /* Submit and sleep until it is answered. */
 static enum rf_status act_and_wait(struct rf_store *store, struct rf_act *act,
                                    enum rf_put_outcome *outcome, struct rf_error *err)
 {
-    sem_t answered;
-
-    sem_init(&answered, 0, 0);
-    act->done = wake;
-    act->user = &answered; /* cppcheck-suppress autoVariables - answered before we return */
+    act->done = rf_act_settle;
     rf_store_submit(store, act);
-    while (sem_wait(&answered) != 0) /* interrupted by a signal */
-        ;
-    sem_destroy(&answered);
+    rf_act_await(act);
     if (act->status != RF_OK)
         return rf_error_set(err, act->status, "%s", act->error.message);
     if (outcome)

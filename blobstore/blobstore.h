@@ -110,6 +110,8 @@ struct rf_act {
         uint64_t known_seq, known_size;
         bool known, known_part;
         bool lost;               /* the copy that is there cannot be read: it is replaced */
+        uint32_t settled;        /* atomic; see rf_act_await */
+        uint32_t *answers;
         bool large;              /* the payload is in a file of its own, */
         uint32_t large_life;     /* named by this life; 0: it was there when looked up */
     } own;

@@ -10,8 +10,12 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "blobstore/disk.h"
 #include "blobstore/large.h"
@@ -40,9 +44,14 @@ struct rf_committer {
     struct rf_act *first, **last;
     size_t queued, deletes;
     uint64_t queued_bytes;
+    uint32_t queue_number; /* of the queue that fills, */
+    bool awaited;          /* and that somebody sleeps for an act in it */
     bool stopping;
+    uint32_t answers[2];   /* by turns, for those who sleep for an act of a queue */
 
-    /* the batch; the committer's thread only */
+    /* the queue at hand, the batch at hand; the committer's thread only */
+    uint32_t taken_number;
+    bool taken_awaited;
     struct planned *planned;
     size_t planned_count;
     uint8_t *headers;         /* SLOT_SIZE bytes per record */
@@ -278,6 +287,11 @@ static void answer_all(struct rf_committer *committer, enum rf_status status,
         }
         act->done(act);
     }
+    if (committer->taken_awaited) {
+        uint32_t *answers = &committer->answers[committer->taken_number & 1];
+        __atomic_add_fetch(answers, 1, __ATOMIC_RELEASE);
+        syscall(SYS_futex, answers, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    }
 }
 
 /* Move the lookup's tail into a run when it is long. A failure is told only when the tail has
@@ -353,6 +367,9 @@ static struct rf_act *take_queue(struct rf_committer *committer)
     committer->last = &committer->first;
     committer->queued = 0;
     committer->queued_bytes = 0;
+    committer->taken_number = committer->queue_number++;
+    committer->taken_awaited = committer->awaited;
+    committer->awaited = false;
     pthread_cond_broadcast(&committer->room);
     pthread_mutex_unlock(&committer->lock);
     return list;
@@ -387,6 +404,8 @@ static void enqueue(struct rf_committer *committer, struct rf_act *act)
     *committer->last = act;
     committer->last = &act->next;
     committer->queued++;
+    act->own.answers = &committer->answers[committer->queue_number & 1];
+    committer->awaited |= act->done == rf_act_settle;
     committer->deletes += act->is_delete;
     committer->queued_bytes += act->bytes.size;
     pthread_cond_signal(&committer->work);

@@ -5,7 +5,6 @@
  * its record is written. So one upload at a time commits a ref; another waits and then finds the
  * blob there. A delete meanwhile changes nothing: the blob is absent until the record is in.
  */
-#include <semaphore.h>
 #include <stdlib.h>
 
 #include "blobstore/disk.h"
@@ -84,26 +83,15 @@ static void release_ref(struct rf_disk *disk, struct rf_claim *claim)
     pthread_mutex_unlock(&disk->claim_lock);
 }
 
-static void wake(struct rf_act *act)
-{
-    sem_post(act->user);
-}
-
 /* Append the record of a payload that is durable in its file, or of nothing but a lift. */
 static enum rf_status append_record(struct rf_disk *disk, struct rf_act *act, uint32_t life,
                                     struct rf_error *err)
 {
-    sem_t answered;
-
-    sem_init(&answered, 0, 0);
-    act->done = wake;
-    act->user = &answered; /* cppcheck-suppress autoVariables - answered before we return */
+    act->done = rf_act_settle;
     act->own.large = true;
     act->own.large_life = life;
     rf_committer_submit(disk->committer, act);
-    while (sem_wait(&answered) != 0) /* interrupted by a signal */
-        ;
-    sem_destroy(&answered);
+    rf_act_await(act);
     return act->status == RF_OK ? RF_OK : rf_error_set(err, act->status, "%s", act->error.message);
 }
 
