@@ -471,6 +471,38 @@ static void a_cut_or_longer_file_is_seen(void **state)
     free(entries);
 }
 
+/* A run that was often searched in vain keeps the filter it made: no page is read for most of what
+ * is not there, and none of what is there is missed. */
+static void what_is_not_there_is_known_without_reading(void **state)
+{
+    enum { COUNT = 5000, TRIES = 2000 };
+    struct fixture *f = *state;
+    struct rf_run_entry *entries = random_entries(COUNT, 1), other;
+    unsigned read = 0;
+    struct rf_run *run;
+
+    write_run(f->dir, "run", entries, COUNT, 1);
+    run = open_run(f->dir, "run");
+    for (int i = 0; i < TRIES; i++) {
+        random_entry(&other, 0);
+        assert_int_equal(rf_run_find(run, &other.ref, &other, NULL), RF_NOT_FOUND);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_int_equal(rf_run_find(run, &entries[i].ref, &other, NULL), RF_OK);
+        expect_entry(&other, &entries[i]);
+    }
+    write_file(f->dir, "run", (const uint8_t *)"", 0);
+    for (int i = 0; i < TRIES; i++) {
+        random_entry(&other, 0);
+        read += rf_run_find(run, &other.ref, &other, NULL) != RF_NOT_FOUND;
+    }
+    assert_true(read < TRIES / 20);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_int_not_equal(rf_run_find(run, &entries[i].ref, &other, NULL), RF_NOT_FOUND);
+    rf_run_close(run);
+    free(entries);
+}
+
 /* Cut while it is open: an error, no signal. */
 static void a_file_cut_while_open_is_an_error(void **state)
 {
@@ -588,6 +620,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(finds_what_was_written, set_up, tear_down),
         cmocka_unit_test_setup_teardown(finds_among_chosen_digests, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_not_there_is_known_without_reading, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(walks_from_anywhere, set_up, tear_down),
         cmocka_unit_test_setup_teardown(merges_as_an_array_would, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sources_that_touch_become_one, set_up, tear_down),
