@@ -182,6 +182,16 @@ static enum rf_status take_sealed(struct recovery *r, struct rf_error *err)
 
 /* ---- the last segment ---- */
 
+/* Where the bytes end that were ever written: preallocated room reads as a hole. */
+static uint64_t written_end(int fd, uint64_t offset, uint64_t size)
+{
+    off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
+
+    if (hole < 0 || lseek(fd, hole, SEEK_DATA) >= 0 || errno != ENXIO)
+        return size;
+    return (uint64_t)hole < size ? (uint64_t)hole : size;
+}
+
 /* Whether a sound record behind offset begins a batch. */
 static enum rf_status batch_follows(struct recovery *r, const struct rf_scan *at, bool *follows,
                                     struct rf_error *err)
@@ -190,7 +200,7 @@ static enum rf_status batch_follows(struct recovery *r, const struct rf_scan *at
     struct rf_scan scan;
     enum rf_status status;
 
-    rf_scan_init(&scan, r->fd, &r->place, at->offset, at->limit);
+    rf_scan_init(&scan, r->fd, &r->place, at->offset, written_end(r->fd, at->offset, at->limit));
     scan.headers_only = true;
     *follows = false;
     do {
