@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,15 +172,38 @@ static void put_pack(void *arg, struct bench_cost *cost)
     unlink(path);
 }
 
-/* One client, many in flight: submit while a place is free. */
+static void post_done(struct rf_act *act)
+{
+    if (act->status != RF_OK)
+        bench_die("cannot put: %s", act->error.message);
+    sem_post(act->user);
+}
+
+/* One client, many in flight: each in its place, when the one there before is answered. */
 static void client_ours(void *arg, struct bench_cost *cost)
 {
     const struct put_case *put = arg;
     const char *path = bench_path(&bench, "put-store");
     struct rf_store *store = open_store(path, RF_STORE_CREATE);
+    static struct rf_act acts[WRITERS_MAX];
+    static char bytes[WRITERS_MAX][BLOB_SIZE];
+    sem_t done[WRITERS_MAX];
 
+    for (unsigned i = 0; i < put->writers; i++)
+        sem_init(&done[i], 0, 1);
     bench_start(cost);
-    fill_store(store, put->count, put->writers, BLOB_SIZE, make_blob, BLOB_SIZE);
+    for (uint64_t number = 0; number < put->count; number++) {
+        unsigned i = (unsigned)(number % put->writers);
+        while (sem_wait(&done[i]) != 0)
+            continue;
+        acts[i] = (struct rf_act){.bytes = rf_bytes(bytes[i], BLOB_SIZE), .done = post_done,
+                                  .user = &done[i]};
+        make_blob(bytes[i], BLOB_SIZE, number);
+        rf_store_submit(store, &acts[i]);
+    }
+    for (unsigned i = 0; i < put->writers; i++)
+        while (sem_wait(&done[i]) != 0)
+            continue;
     bench_stop(cost, put->count);
     rf_store_close(store);
     bench_remove(path);
