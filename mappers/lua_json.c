@@ -863,8 +863,24 @@ static int records_space(lua_State *L, int window, uint64_t *offset)
     }
 }
 
-/* Pass one value that begins at *offset, growing the window until it is in there whole. */
-static void records_value(lua_State *L, int window, uint64_t *offset, bool known_good)
+/* What is wrong with a text, and where. */
+struct fault {
+    uint64_t offset;
+    const char *why;
+};
+
+__attribute__((noreturn)) static void records_fault(lua_State *L, int window,
+                                                    const struct fault *fault)
+{
+    records_fail(L, window, fault->offset, fault->why);
+}
+
+#define CUT_MAX 16 /* a token that the end of a window cuts fails so close to it */
+
+/* Pass one value that begins at *offset, growing the window until it is in there whole. false: it
+ * is broken, and *offset stays. */
+static bool records_value(lua_State *L, int window, uint64_t *offset, bool known_good,
+                          struct fault *fault)
 {
     struct rf_window *w = lua_touserdata(L, window);
     size_t want = 1;
@@ -878,32 +894,41 @@ static void records_value(lua_State *L, int window, uint64_t *offset, bool known
         if ((known_good ? rf_json_skip_next(&scan) : rf_json_check_next(&scan)) &&
             (whole || scan.p < scan.end)) {
             *offset += (uint64_t)(scan.p - bytes.data);
-            return;
+            return true;
         }
-        if (whole)
-            records_fail(L, window, *offset + (uint64_t)(scan.p - bytes.data), scan.why);
+        if (scan.why && (whole || scan.end - scan.p > CUT_MAX)) {
+            *fault = (struct fault){*offset + (uint64_t)(scan.p - bytes.data), scan.why};
+            return false;
+        }
         want = bytes.size * 2; /* maybe only cut off by the window */
     }
 }
 
-/* Pass the elements of an array, from behind its '['; true when there are some and all are objects;
- * *offset is then behind the ']'. false: it stands at the first that is none. */
-static bool records_array(lua_State *L, int window, uint64_t *offset)
+enum array { ARRAY_OF_OBJECTS, ARRAY_OTHER, ARRAY_BROKEN };
+
+/* Pass the elements of an array, from behind its '['. ARRAY_OF_OBJECTS: there are some and all are
+ * objects; *offset is then behind the ']'. ARRAY_OTHER: it stands at the first that is none. */
+static enum array records_array(lua_State *L, int window, uint64_t *offset, struct fault *fault)
 {
     int c = records_space(L, window, offset);
 
     for (;;) {
-        if (c == -1)
-            records_fail(L, window, *offset, "the text ends within an array");
+        if (c == -1) {
+            *fault = (struct fault){*offset, "the text ends within an array"};
+            return ARRAY_BROKEN;
+        }
         if (c != '{')
-            return false;
-        records_value(L, window, offset, false);
+            return ARRAY_OTHER;
+        if (!records_value(L, window, offset, false, fault))
+            return ARRAY_BROKEN;
         c = records_space(L, window, offset);
-        if (c != ',' && c != ']')
-            records_fail(L, window, *offset, "expected ',' or ']'");
+        if (c != ',' && c != ']') {
+            *fault = (struct fault){*offset, "expected ',' or ']'"};
+            return ARRAY_BROKEN;
+        }
         ++*offset;
         if (c == ']')
-            return true;
+            return ARRAY_OF_OBJECTS;
         c = records_space(L, window, offset);
     }
 }
@@ -911,54 +936,132 @@ static bool records_array(lua_State *L, int window, uint64_t *offset)
 /* Whether the object at offset has one member only, an array of objects; *array: behind its '['. */
 static bool records_wrapped(lua_State *L, int window, uint64_t offset, uint64_t *array)
 {
+    struct fault fault;
+
     offset++;
     if (records_space(L, window, &offset) != '"')
         return false;
-    records_value(L, window, &offset, false);
+    if (!records_value(L, window, &offset, false, &fault))
+        return false;
     if (records_space(L, window, &offset) != ':')
         return false;
     offset++;
     if (records_space(L, window, &offset) != '[')
         return false;
     *array = ++offset;
-    if (!records_array(L, window, &offset) || records_space(L, window, &offset) != '}')
+    if (records_array(L, window, &offset, &fault) != ARRAY_OF_OBJECTS ||
+        records_space(L, window, &offset) != '}')
         return false;
     offset++;
     return records_space(L, window, &offset) == -1;
 }
 
-/* Upvalues: window, offset, whether lines. Answers offset and size of the next record. */
-static int records_step(lua_State *L)
+/* The end of the line that offset is in, without the blanks before it. */
+static uint64_t line_end(lua_State *L, int window, uint64_t offset)
 {
-    uint64_t offset = (uint64_t)lua_tonumber(L, lua_upvalueindex(2)), start;
-    bool lines = lua_toboolean(L, lua_upvalueindex(3));
-    int window, c;
+    uint64_t end = offset; /* of what is no blank */
 
-    lua_settop(L, 0);
-    lua_pushvalue(L, lua_upvalueindex(1));
-    window = 1;
-    c = records_space(L, window, &offset);
-    if (c == -1 || (!lines && c == ']'))
-        return 0;
-    if (c != '{')
-        records_fail(L, window, offset, "expected an object (of JSON lines each is one)");
-    start = offset;
-    records_value(L, window, &offset, !lines);
-    lua_pushnumber(L, (lua_Number)start);
-    lua_pushnumber(L, (lua_Number)(offset - start));
-    if (!lines && records_space(L, window, &offset) == ',')
-        offset++;
-    lua_pushnumber(L, (lua_Number)offset);
-    lua_replace(L, lua_upvalueindex(2));
-    return 2;
+    for (;;) {
+        struct rf_bytes bytes = rf_host_window(L, window, offset, 1, RECORDS);
+
+        for (size_t i = 0; i < bytes.size; i++) {
+            if (bytes.data[i] == '\n')
+                return end;
+            if (bytes.data[i] != ' ' && bytes.data[i] != '\t' && bytes.data[i] != '\r')
+                end = offset + i + 1;
+        }
+        if (bytes.size == 0)
+            return end;
+        offset += bytes.size;
+    }
 }
 
-static int push_records(lua_State *L, int window, uint64_t offset, bool lines)
+/* How an iterator reads: values of its table of upvalues. */
+enum { UP_WINDOW = 1, UP_OFFSET, UP_LINES, UP_BROKEN, UP_COUNTED, UP_LINE, UP_COUNT = UP_LINE };
+
+/* One record: its place, and its line when it is broken, else 0. */
+struct record {
+    uint64_t start, end;
+    size_t line;
+};
+
+/* Line of an offset, counted on from the last one that was asked for. */
+static size_t next_line(lua_State *L, int window, uint64_t offset)
+{
+    uint64_t at = (uint64_t)lua_tonumber(L, lua_upvalueindex(UP_COUNTED));
+    size_t line = (size_t)lua_tonumber(L, lua_upvalueindex(UP_LINE));
+
+    while (at < offset) {
+        struct rf_bytes bytes = rf_host_window(L, window, at, 1, RECORDS);
+        size_t size = bytes.size < offset - at ? bytes.size : (size_t)(offset - at);
+
+        if (size == 0)
+            break;
+        for (size_t i = 0; i < size; i++)
+            line += bytes.data[i] == '\n';
+        at += size;
+    }
+    lua_pushnumber(L, (lua_Number)at);
+    lua_replace(L, lua_upvalueindex(UP_COUNTED));
+    lua_pushnumber(L, (lua_Number)line);
+    lua_replace(L, lua_upvalueindex(UP_LINE));
+    return line;
+}
+
+/* The record at *offset or behind; *offset goes behind it. false: there is none. */
+static bool next_record(lua_State *L, int window, uint64_t *offset, struct record *out)
+{
+    bool lines = lua_toboolean(L, lua_upvalueindex(UP_LINES));
+    struct fault fault = {0};
+    int c = records_space(L, window, offset);
+
+    if (c == -1 || (!lines && c == ']'))
+        return false;
+    *out = (struct record){.start = *offset};
+    if (c != '{')
+        fault = (struct fault){*offset, "expected an object (of JSON lines each is one)"};
+    if (c == '{' && records_value(L, window, offset, !lines, &fault)) {
+        out->end = *offset;
+        if (!lines && records_space(L, window, offset) == ',')
+            ++*offset;
+        return true;
+    }
+    if (!lua_toboolean(L, lua_upvalueindex(UP_BROKEN)))
+        records_fault(L, window, &fault);
+    *offset = out->end = line_end(L, window, out->start);
+    out->line = next_line(L, window, out->start);
+    return true;
+}
+
+/* Answers offset and size of the next record, and the line of a broken one. */
+static int records_step(lua_State *L)
+{
+    uint64_t offset = (uint64_t)lua_tonumber(L, lua_upvalueindex(UP_OFFSET));
+    struct record record;
+
+    lua_settop(L, 0);
+    lua_pushvalue(L, lua_upvalueindex(UP_WINDOW));
+    if (!next_record(L, 1, &offset, &record))
+        return 0;
+    lua_pushnumber(L, (lua_Number)offset);
+    lua_replace(L, lua_upvalueindex(UP_OFFSET));
+    lua_pushnumber(L, (lua_Number)record.start);
+    lua_pushnumber(L, (lua_Number)(record.end - record.start));
+    if (!record.line)
+        return 2;
+    lua_pushnumber(L, (lua_Number)record.line);
+    return 3;
+}
+
+static int push_records(lua_State *L, int window, uint64_t offset, bool lines, bool broken)
 {
     lua_pushvalue(L, window);
     lua_pushnumber(L, (lua_Number)offset);
     lua_pushboolean(L, lines);
-    lua_pushcclosure(L, records_step, 3);
+    lua_pushboolean(L, broken);
+    lua_pushnumber(L, 0);
+    lua_pushnumber(L, 1);
+    lua_pushcclosure(L, records_step, UP_COUNT);
     lua_pushstring(L, lines ? "lines" : "array");
     return 2;
 }
@@ -970,15 +1073,69 @@ static int push_kind(lua_State *L, const char *kind)
     return 2;
 }
 
-/*
- * json.records(source): an iterator over offset and size of each record, and "array" or "lines"; or
- * nil and "object", "array" or "scalar" when the text is no sequence of records (which says nothing
- * of whether all of it is JSON). An array is read to its end first, to know that all its elements
- * are objects.
- */
-static int json_records(lua_State *L)
+/* Whether an object stands at offset or at the beginning of a later line. */
+static bool has_object_line(lua_State *L, int window, uint64_t offset)
 {
-    uint64_t offset = 0, after, array;
+    struct fault fault;
+    int c;
+
+    while ((c = records_space(L, window, &offset)) != -1) {
+        if (c == '{' && records_value(L, window, &offset, false, &fault))
+            return true;
+        offset = line_end(L, window, offset);
+    }
+    return false;
+}
+
+static bool read_option(lua_State *L, int options, const char *name)
+{
+    bool set;
+
+    if (lua_isnoneornil(L, options))
+        return false;
+    luaL_checktype(L, options, LUA_TTABLE);
+    lua_getfield(L, options, name);
+    set = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return set;
+}
+
+/* The records of a text that begins with an object, at offset. */
+static int object_records(lua_State *L, int window, uint64_t offset, bool lines, bool broken)
+{
+    struct fault fault;
+    uint64_t after = offset, more, array;
+
+    if (records_wrapped(L, window, offset, &array))
+        return push_records(L, window, array, false, false);
+    if (!records_value(L, window, &after, false, &fault)) {
+        if (!lines || !broken || !has_object_line(L, window, offset))
+            records_fault(L, window, &fault);
+        return push_records(L, window, offset, true, true);
+    }
+    more = after;
+    if (records_space(L, window, &more) == -1)
+        return push_kind(L, "object");
+    if (broken && !lines) /* its first line tells whether a text is JSON lines */
+        lines = line_of(L, window, offset) == line_of(L, window, after) &&
+                line_of(L, window, after) < line_of(L, window, more);
+    return push_records(L, window, offset, true, lines && broken);
+}
+
+/*
+ * json.records(source, options): an iterator over offset and size of each record, and "array" or
+ * "lines"; or nil and "object", "array" or "scalar" when the text is no sequence of records (which
+ * says nothing of whether all of it is JSON). An array is read to its end first, to know that all
+ * its elements are objects.
+ *
+ * options.broken: a line of JSON lines that is no object is answered too, from where it is broken
+ * to its end, with its number; options.lines: it is JSON lines, though the first be broken.
+ */
+static int find_records(lua_State *L, int options)
+{
+    bool lines = read_option(L, options, "lines"), broken = read_option(L, options, "broken");
+    uint64_t offset = 0, after;
+    struct fault fault;
     struct rf_bytes head;
     int window, c;
 
@@ -990,75 +1147,88 @@ static int json_records(lua_State *L)
     else if (is_utf16(head))
         rf_host_error(L, "%s: the text is UTF-16; JSON is read in UTF-8 only", RECORDS);
     c = records_space(L, window, &offset);
-    after = offset;
     if (c == -1)
         rf_host_error(L, "%s: the text is empty", RECORDS);
     if (c == '[') {
-        after++;
-        if (!records_array(L, window, &after))
+        after = offset + 1;
+        switch (records_array(L, window, &after, &fault)) {
+        case ARRAY_OTHER:
             return push_kind(L, "array");
+        case ARRAY_BROKEN:
+            records_fault(L, window, &fault);
+        case ARRAY_OF_OBJECTS:
+            break;
+        }
         if (records_space(L, window, &after) != -1)
             records_fail(L, window, after, "there is more behind the array");
-        return push_records(L, window, offset + 1, false);
+        return push_records(L, window, offset + 1, false, false);
     }
-    if (c != '{')
-        return push_kind(L, "scalar");
-    if (records_wrapped(L, window, offset, &array))
-        return push_records(L, window, array, false);
-    records_value(L, window, &after, false);
-    if (records_space(L, window, &after) == -1)
-        return push_kind(L, "object");
-    return push_records(L, window, offset, true);
+    if (c == '{')
+        return object_records(L, window, offset, lines, broken);
+    if (lines && broken && has_object_line(L, window, offset))
+        return push_records(L, window, offset, true, true);
+    return push_kind(L, "scalar");
 }
 
-/* Upvalues: window, offset, whether lines, size. Answers offset, size and number of the next run of
- * records. */
+static int json_records(lua_State *L)
+{
+    lua_settop(L, 2);
+    return find_records(L, 2);
+}
+
+/* Upvalues: as of records, then the size. Answers offset, size and number of the next run of
+ * records; of a broken one also its line. */
 static int pieces_step(lua_State *L)
 {
-    uint64_t offset = (uint64_t)lua_tonumber(L, lua_upvalueindex(2)), start = 0, end = 0;
-    bool lines = lua_toboolean(L, lua_upvalueindex(3));
-    double most = lua_tonumber(L, lua_upvalueindex(4));
+    uint64_t offset = (uint64_t)lua_tonumber(L, lua_upvalueindex(UP_OFFSET)), start = 0, end = 0;
+    double most = lua_tonumber(L, lua_upvalueindex(UP_COUNT + 1));
+    struct record record = {0};
     size_t count = 0;
-    int c;
 
     lua_settop(L, 0);
-    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushvalue(L, lua_upvalueindex(UP_WINDOW));
     while (count == 0 || (double)(end - start) < most) {
-        c = records_space(L, 1, &offset);
-        if (c == -1 || (!lines && c == ']'))
+        uint64_t before = offset;
+
+        if (!next_record(L, 1, &offset, &record))
             break;
-        if (c != '{')
-            records_fail(L, 1, offset, "expected an object (of JSON lines each is one)");
-        if (count++ == 0)
-            start = offset;
-        records_value(L, 1, &offset, !lines);
-        end = offset;
-        if (!lines && records_space(L, 1, &offset) == ',')
-            offset++;
+        if (record.line && count) { /* one by itself, the next time */
+            offset = before;
+            record.line = 0;
+            break;
+        }
+        start = count++ ? start : record.start;
+        end = record.end;
+        if (record.line)
+            break;
     }
     if (count == 0)
         return 0;
     lua_pushnumber(L, (lua_Number)offset);
-    lua_replace(L, lua_upvalueindex(2));
+    lua_replace(L, lua_upvalueindex(UP_OFFSET));
     lua_pushnumber(L, (lua_Number)start);
     lua_pushnumber(L, (lua_Number)(end - start));
     lua_pushnumber(L, (lua_Number)count);
-    return 3;
+    if (!record.line)
+        return 3;
+    lua_pushnumber(L, (lua_Number)record.line);
+    return 4;
 }
 
-/* json.pieces(source, size): as json.records, but the iterator goes over runs of whole records of
- * about so many bytes, and answers how many there are too. */
+/* json.pieces(source, size, options): as json.records, but the iterator goes over runs of whole
+ * records of about so many bytes, and answers how many there are too. A broken one is no part of
+ * a run. */
 static int json_pieces(lua_State *L)
 {
     double size = luaL_optnumber(L, 2, 1u << 20);
 
-    lua_settop(L, 1);
-    if (json_records(L) == 2 && lua_isnil(L, -2))
+    lua_settop(L, 3);
+    if (find_records(L, 3) == 2 && lua_isnil(L, -2))
         return 2;
-    for (int i = 1; i <= 3; i++)
+    for (int i = 1; i <= UP_COUNT; i++)
         lua_getupvalue(L, -1 - i, i);
     lua_pushnumber(L, size);
-    lua_pushcclosure(L, pieces_step, 4);
+    lua_pushcclosure(L, pieces_step, UP_COUNT + 1);
     lua_pushvalue(L, -2);
     return 2;
 }
@@ -1069,7 +1239,7 @@ static int json_objects(lua_State *L)
 {
     lua_settop(L, 1);
     rf_host_push_window(L, 1, RECORDS);
-    push_records(L, lua_gettop(L), 0, false);
+    push_records(L, lua_gettop(L), 0, false, false);
     lua_pop(L, 1);
     return 1;
 }

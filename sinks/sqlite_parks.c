@@ -196,11 +196,13 @@ enum rf_status rf_sqlite_dead_letters(struct rf_sink *base,
     sqlite3_stmt *stmt = NULL;
     enum rf_status status;
 
-    /* A part without a name of its own is known by the name its parent gave it. */
+    /* A part without a name of its own is known by the name its parent gave it: "line 7 of x". */
     status = rf_db_prepare(&sink->db, &stmt, err,
                            "SELECT b.item, m.name, d.reason, d.class, coalesce(b.name, (SELECT "
-                           "e.name FROM refuge_parts e WHERE e.child = b.id AND e.mapper IN "
-                           LIVE_MAPPERS " AND e.name IS NOT NULL LIMIT 1)), b.seq, d.attempts, "
+                           "e.name || coalesce(' of ' || p.name, '') FROM refuge_parts e JOIN "
+                           "blobs p ON p.id = e.parent WHERE e.child = b.id AND e.mapper IN "
+                           LIVE_MAPPERS " AND e.name IS NOT NULL ORDER BY e.parent, e.n LIMIT 1)), "
+                           "b.seq, d.attempts, "
                            "d.at FROM refuge_dead_letters d JOIN blobs b ON b.id = d.blob JOIN "
                            "refuge_lane_mappers m ON m.id = d.mapper WHERE d.mapper IN "
                            LIVE_MAPPERS " ORDER BY b.item, m.name");

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """oracle.py - maps JSON, JSON lines and CSV itself, and compares with an index
 
-    tests/oracle.py HOME [--refuge PROGRAM] [--index NAME]
+    tests/oracle.py HOME [--refuge PROGRAM] [--index NAME] [--log]
 
 Written from what doc/refuge-mapper.7 says of the bundled mapper `record`, and from the comment at the
 head of examples/mappers/countries.lua; it shares no line with refuge and uses Python's standard
-library only. Of refuge it asks which items there are and their bytes, and hashes those itself.
+library only. Of refuge it asks which items there are and their bytes, and hashes those itself; with --log
+the bytes come from the store's files, read by tests/format/read_store.py.
 Compared are the rows of table `record` per item in order, the edges to parts, which items are dead
 letters of that mapper, and, when the index has it, table `countries`. Prints each difference; exit
 status 1 when there is one.
@@ -13,9 +14,11 @@ status 1 when there is one.
 import argparse
 import collections
 import hashlib
+import itertools
 import json
 import math
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -62,33 +65,48 @@ def skip(text, at):
     return at
 
 
-def check_depth(text):
+TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
+
+
+def check_depth(text, at):
     """Brackets outside of strings nest at most so deep; done by hand, before any recursion."""
-    level, quoted, at = 0, False, 0
-    while at < len(text):
-        char = text[at]
-        if quoted:
-            if char == "\\":
-                at += 1
-            elif char == '"':
-                quoted = False
-        elif char == '"':
-            quoted = True
-        elif char in "[{":
+    level = 0
+    for token in TOKEN.finditer(text, at):
+        char = token.group()
+        if char in "[{":
             level += 1
             if level > DEPTH_MAX:
                 raise Bad("nested too deep")
         elif char in "]}":
             level -= 1
-        at += 1
+        if level <= 0:
+            return
+
+
+def check_text(value):
+    """No half of a surrogate pair, which is also what stands for a byte that is no UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise Bad(str(error)) from error
+    elif isinstance(value, list):
+        for member in value:
+            check_text(member)
+    elif isinstance(value, tuple):
+        for half in value:
+            check_text(half)
 
 
 def value_at(text, at):
     """(value, end) of the JSON value at this place."""
+    check_depth(text, at)
     try:
-        return DECODER.raw_decode(text, at)
+        value, end = DECODER.raw_decode(text, at)
     except (ValueError, RecursionError, IndexError) as error:
         raise Bad(str(error)) from error
+    check_text(value)
+    return value, end
 
 
 def elements(text, at):
@@ -110,13 +128,44 @@ def is_array(value):
     return isinstance(value, list) and not isinstance(value, Pairs)
 
 
-def records(text):
-    """[(start, end)] of the records of a text that holds several; None when it is one itself."""
+def line_records(text, at, lines):
+    """[(start, end)] of JSON lines: of objects, one behind the other; with lines, of the rest of a line
+    where there is none."""
+    found, objects = [], 0
+    while at < len(text):
+        end = None
+        if text[at] == "{":
+            try:
+                end = value_at(text, at)[1]
+                objects += 1
+            except Bad:
+                if not lines:
+                    raise
+        elif not lines:
+            raise Bad("more behind the value")
+        if end is None:
+            line = text.find("\n", at)
+            end = at + len(text[at:line if line >= 0 else len(text)].rstrip(SPACE))
+        found.append((at, end))
+        at = skip(text, end)
+    return found if objects else None
+
+
+def records(text, lines):
+    """[(start, end)] of the records of a text that holds several; None when it is one itself. lines:
+    its media type says that it is JSON lines."""
     start = skip(text, 0)
     if start == len(text):
         raise Bad("empty")
-    value, end = value_at(text, start)
-    if skip(text, end) == len(text):
+    try:
+        value, end = value_at(text, start)
+    except Bad:
+        found = line_records(text, start, True) if lines and text[start] != "[" else None
+        if found is None:
+            raise
+        return found
+    behind = skip(text, end)
+    if behind == len(text):
         if isinstance(value, Pairs):
             if len(value) != 1 or not is_array(value[0][1]):
                 return None
@@ -124,14 +173,14 @@ def records(text):
             at = skip(text, value_at(text, at)[1])  # behind the only key
             return elements(text, skip(text, at + 1))
         return elements(text, start) if is_array(value) else None
-    found, at = [], start  # JSON lines: objects, one behind the other
-    while at < len(text):
-        value, end = value_at(text, at)
-        if not isinstance(value, Pairs):
+    if not isinstance(value, Pairs):
+        found = line_records(text, start, True) if lines and not is_array(value) else None
+        if found is None:
             raise Bad("more behind the value")
-        found.append((at, end))
-        at = skip(text, end)
-    return found
+        return found
+    # The first line is an object and not all: the others may be broken.
+    lines = lines or ("\n" not in text[start:end] and "\n" in text[end:behind])
+    return line_records(text, start, lines)
 
 
 def flatten(value, path=""):
@@ -156,36 +205,38 @@ def flatten(value, path=""):
 
 def csv_rows(data, delimiter):
     """Lists of cells as bytes; empty lines are passed over."""
-    row, cell, at, quoted, fresh, touched = [], bytearray(), 0, False, True, False
+    plain = re.compile(rb"[^\r\n%s]*" % re.escape(delimiter))
+    row, at = [], 0
     while at < len(data):
-        byte = data[at:at + 1]
-        at += 1
-        if quoted:
-            if byte == b'"' and data[at:at + 1] == b'"':
-                cell += b'"'
-                at += 1
-            elif byte == b'"':
-                quoted = False
-            else:
-                cell += byte
-        elif byte == b'"' and fresh:
-            quoted, fresh, touched = True, False, True
-        elif byte == delimiter:
-            row.append(bytes(cell))
-            cell, fresh, touched = bytearray(), True, True
-        elif byte in (b"\n", b"\r"):
-            if byte == b"\r" and data[at:at + 1] == b"\n":
-                at += 1
-            if touched:
-                yield row + [bytes(cell)]
-            row, cell, fresh, touched = [], bytearray(), True, False
+        cell = bytearray()
+        if data[at:at + 1] == b'"':
+            end = data.find(b'"', at + 1)
+            while end >= 0 and data[end + 1:end + 2] == b'"':
+                cell += data[at + 1:end + 1]
+                at, end = end + 1, data.find(b'"', end + 2)
+            if end < 0:
+                raise Bad("a quoted cell does not end")
+            cell += data[at + 1:end]
+            at = end + 1
+            touched = True
         else:
-            cell += byte
-            fresh, touched = False, True
-    if quoted:
-        raise Bad("a quoted cell does not end")
-    if touched:
-        yield row + [bytes(cell)]
+            touched = bool(row)
+        rest = plain.match(data, at)
+        cell += rest.group()
+        touched = touched or bool(cell)
+        at = rest.end() + 1
+        stop = data[rest.end():at]
+        if stop == delimiter:
+            row.append(bytes(cell))
+            if at < len(data):
+                continue
+            cell = b""  # a delimiter at the very end
+            touched = True
+        if stop == b"\r" and data[at:at + 1] == b"\n":
+            at += 1
+        if touched:
+            yield row + [bytes(cell)]
+        row = []
 
 
 def sniff(data):
@@ -195,7 +246,7 @@ def sniff(data):
     for lines in (20, 1):
         for delimiter in (b",", b";", b"\t", b"|"):
             try:
-                rows = list(csv_rows(data, delimiter))[:lines]
+                rows = list(itertools.islice(csv_rows(data, delimiter), lines))
             except Bad:
                 continue
             counts = {len(row) for row in rows}
@@ -290,14 +341,11 @@ class Expected:
         if item.media not in (JSON_MEDIA, LINES_MEDIA):
             return [], []
         data = item.data[3:] if item.data.startswith(BOM) else item.data
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise Bad(str(error)) from error
-        check_depth(text)
-        found = records(text)
+        text = data.decode("utf-8", "surrogateescape")
+        found = records(text, item.media == LINES_MEDIA)
         if found is not None:
-            return [], [part_of(text[start:end].encode()) for start, end in found]
+            return [], [part_of(text[start:end].encode("utf-8", "surrogateescape"))
+                        for start, end in found]
         return list(flatten(value_at(text, skip(text, 0))[0])), []
 
 
@@ -416,14 +464,16 @@ def content_of(refuge, home, ref):
         raw = fetch(refuge, home, "get", "--raw", ref)
         if hash_of(raw) != ref:
             raise RuntimeError("%s does not hash to its name" % ref)
-        name = None
-        if raw.startswith(b'{"!refuge":"'):
-            schema = json.loads(raw)
-            name = schema.get("name", "")
-            raw = b"".join(fetch(refuge, home, "get", "--raw", part["ref"])
-                           for part in schema["parts"])
-        _contents[ref] = (name, raw)
+        _contents[ref] = joined(raw, lambda part: fetch(refuge, home, "get", "--raw", part))
     return _contents[ref]
+
+
+def joined(raw, part):
+    """(name or None, content) of a blob's bytes; part(ref) gives those of another."""
+    if not raw.startswith(b'{"!refuge":"'):
+        return None, raw
+    schema = json.loads(raw)
+    return schema.get("name", ""), b"".join(part(one["ref"]) for one in schema["parts"])
 
 
 def items_of(refuge, home):
@@ -442,6 +492,17 @@ def items_of(refuge, home):
         yield Item(ref, name, media_of(name, data), data)
 
 
+def read_log(home):
+    """Take the contents from the store's log by the second reader, which starts no program for each."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "format"))
+    import read_store  # pylint: disable=import-outside-toplevel
+    raws = {"sha256-" + record["digest"].hex(): payload
+            for record, payload in read_store.changes(os.path.join(home, "store", "home"))
+            if payload is not None}
+    for ref, raw in raws.items():
+        _contents[ref] = joined(raw, raws.__getitem__)
+
+
 def compare_home(home, refuge, index="main"):
     return compare(os.path.join(home, "index", index + ".db"), list(items_of(refuge, home)))
 
@@ -453,7 +514,10 @@ def main():
     parser.add_argument("--refuge", default=os.environ.get(
         "REFUGE", os.path.join(top, "build", "dev", "bin", "refuge")))
     parser.add_argument("--index", default="main")
+    parser.add_argument("--log", action="store_true")
     options = parser.parse_args()
+    if options.log:
+        read_log(options.home)
     problems = compare_home(options.home, options.refuge, options.index)
     for problem in problems[:50]:
         print(problem)

@@ -9,18 +9,28 @@
 -- Each scalar of a record is a row. key is its JSON pointer (RFC 6901) without the leading slash:
 -- "name", "author/name", "tags/0"; "" for a text that is a scalar. value is its text, null for
 -- null; kind is string, number, boolean or null; number holds a number's value. Empty objects and
--- arrays have no scalars and so no rows. One broken record fails its whole file: the message says
--- which line, and nothing of the file is kept.
+-- arrays have no scalars and so no rows.
+--
+-- One broken record of an array or of CSV fails its whole file: the message says which line, and
+-- nothing of the file is kept. Of JSON lines a line that is no object is an item of its own, named
+-- by its number ("line 7"), which fails alone or, when it is other JSON, is one record. JSON lines
+-- are a text whose first line is an object and not all, or whose media type says so; without one
+-- line that is an object the file fails.
 --
 -- A text above 2 MiB becomes pieces of about 1 MiB, items that hold whole records and no rows; the
 -- records are the same.
 
 local json, csv = refuge.json, refuge.csv
 
+-- line: of a broken record.
+local function line_name(line)
+    return line and ("line %d"):format(line)
+end
+
 local function split(emit, records, media)
     local part = emit.part
-    for offset, size in records do
-        part { offset = offset, size = size, media = media }
+    for offset, size, line in records do
+        part { offset = offset, size = size, media = media, name = line_name(line) }
     end
 end
 
@@ -45,18 +55,10 @@ local function cut_csv(emit, blob, delimiter)
 end
 
 local function cut_json(emit, pieces)
-    for offset, size, count in pieces do
+    for offset, size, count, line in pieces do
         -- A piece of one record would be a part that equals its parent.
         local media = count > 1 and JSON_PIECE or "application/json"
-        emit.part { offset = offset, size = size, media = media }
-    end
-end
-
-local function map_csv(emit, blob, delimiter)
-    if blob.size > LARGE then
-        cut_csv(emit, blob, delimiter)
-    else
-        split_csv(emit, blob, delimiter)
+        emit.part { offset = offset, size = size, media = media, name = line_name(line) }
     end
 end
 
@@ -67,9 +69,33 @@ local function flatten(emit, blob)
     end)
 end
 
+local function map_json(emit, blob)
+    local options = { broken = true, lines = blob.media == "application/x-ndjson" }
+    if blob.size > LARGE then
+        local pieces = json.pieces(blob, nil, options)
+        if pieces then
+            return cut_json(emit, pieces)
+        end
+    else
+        local records = json.records(blob, options)
+        if records then
+            return split(emit, records, "application/json")
+        end
+    end
+    flatten(emit, blob)
+end
+
+local function map_csv(emit, blob, delimiter)
+    if blob.size > LARGE then
+        cut_csv(emit, blob, delimiter)
+    else
+        split_csv(emit, blob, delimiter)
+    end
+end
+
 return {
     name = "record",
-    version = "1",
+    version = "2",
     title = "Records of JSON and CSV files, one row per value",
     match = {
         media = {
@@ -97,15 +123,7 @@ return {
         elseif media == JSON_PIECE then
             return split(emit, json.objects(blob), "application/json")
         end
-        local large = blob.size > LARGE
-        local records = (large and json.pieces or json.records)(blob)
-        if not records then
-            flatten(emit, blob)
-        elseif large then
-            cut_json(emit, records)
-        else
-            split(emit, records, "application/json")
-        end
+        map_json(emit, blob)
     end,
 
     tests = {
@@ -144,6 +162,26 @@ return {
             parts = 2,
             rows = {},
         },
-        { name = "a broken line", blob = '{"a":1}\n{"a":}\n', error = "line 2" },
+        { name = "a broken line", blob = '{"a":1}\n{"a":}\n{"a":2}', parts = 3, rows = {} },
+        { name = "one line", blob = '{"a":}', filename = "a.json", error = "line 1" },
+        {
+            name = "a broken element",
+            blob = '[{"a":1},\n{"a":}]',
+            filename = "a.json",
+            error = "line 2",
+        },
+        {
+            name = "the first line is broken",
+            blob = '{"a":}\nnot this\n{"a":1}\n',
+            filename = "log.jsonl",
+            parts = 3,
+            rows = {},
+        },
+        {
+            name = "all lines are broken",
+            blob = '{"a":}\n{"b\n',
+            filename = "log.jsonl",
+            error = "line 1",
+        },
     },
 }

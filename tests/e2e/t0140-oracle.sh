@@ -35,6 +35,16 @@ write("deep.json", "[" * 1000 + "]" * 1000)
 write("too-deep.json", "[" * 3000 + "]" * 3000)
 write("broken.json", '{"a": 1')
 write("broken-line.jsonl", '{"a": 1}\n{"b": }\n')
+write("broken-first.jsonl", 'not this\n{"a": 2}\r\n\n[1, 2]\n"text" \n{"a": {"b": 1}}} \n')
+write("all-broken.jsonl", 'not this\n{"a": }\n')
+write("scalars.jsonl", '1\n2\n')
+write("lines.json", '{"a": 3}\n{"b": tru}\n{"c": "\\ud800"}\n{"d": [1,\n{"e": 1}\n')
+write("pretty.json", '{\n"a": 1\n}\n{"b": }\n')
+write("one-line-two.json", '{"a": 4} {"b": }\n')
+write("bad-utf8.jsonl", b'{"a": 5}\n{"a": "\xff"}\n{"a": 6}')
+write("deep-line.jsonl", '{"a": 7}\n{"a": ' + "[" * 1100 + "]" * 1100 + '}\n{"a": 8}\n')
+write("open-quote.jsonl", '{"a": 9}\n{"a": "open\n{"a": 10}\n{"a": "')
+write("thousand.jsonl", "".join('{"row": %s}\n' % (n if n != 500 else "") for n in range(1000)))
 write("not-utf8.json", b'{"a": "\xff"}')
 write("nothing.json", '')
 write("plain.csv", 'name,town\nAda,London\nGrace,"New York"\n')
@@ -67,7 +77,12 @@ write("large.json", json.dumps([{"n": n, "w": wide(n)} for n in range(300)], ind
 write("large-wrapped.json", json.dumps({"rows": [{"n": n // 2, "w": wide(n // 2)} for n in range(300)]}))
 write("large-one.json", json.dumps([{"n": 1}, {"w": wide(1) * 300}, {"n": 2}]))
 write("large-object.json", json.dumps({"w": wide(1) * 300, "n": 1}))
-write("large-broken.jsonl", "".join(json.dumps({"w": wide(n)}) + "\n" for n in range(300)) + "{\n")
+write("large-broken.jsonl", "".join(
+    json.dumps({"w": wide(n)}) + "\n" + ("{ %d\n" % n if n % 70 == 0 else "") for n in range(300)))
+write("large-broken-first.jsonl", "{\n" + "".join(
+    json.dumps({"x": wide(n)}) + "\n" for n in range(300)) + "[1]\n{")
+write("large-pretty.json", '{"a":\n1}\n' + "".join(
+    json.dumps({"w": wide(n)}) + "\n" for n in range(300)) + "{\n")
 
 def value(depth):
     kind = rng.randrange(8 if depth < 4 else 6)
@@ -121,7 +136,13 @@ fi
 printf '{"from": "a pipe"}' | refuge put - >/dev/null
 run refuge index run
 status_is "the index runs, broken files set aside" 3
-run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE"
+run refuge sql --csv "select count(*) from record where key = 'row'"
+out_matches "a broken line costs itself alone" '^999'
+run refuge index errors
+out_has "and is named by its number" "line 501 of thousand.jsonl"
+out_has "also in a large file" "line 286 of large-broken.jsonl"
+out_matches "a file without a good line is set aside whole" '^all-broken.jsonl$'
+run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE" --log
 status_is "the oracle finds no other row" 0
 out_is "and says so" "0 differences"
 run refuge index verify
@@ -134,6 +155,6 @@ connection = sqlite3.connect(sys.argv[1])
 connection.execute("UPDATE record SET value = 'London!' WHERE value = 'London'")
 connection.commit()
 PYTHON
-run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE"
+run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE" --log
 status_is "a changed cell is a difference" 1
 done_testing

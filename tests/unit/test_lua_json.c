@@ -293,6 +293,56 @@ static void finds_records(void **state)
     assert_non_null(strstr(h.message, "line 3:"));
 }
 
+/* Broken lines of JSON lines are answered with their number, where that is asked for. */
+static void finds_broken_lines(void **state)
+{
+    static const char list[] =
+        "local records, kind = refuge.json.%s(blob, %s{ broken = true%s })\n"
+        "out(kind)\n"
+        "if records then for offset, size, a, b in records do local line = %s "
+        "out((line or '') .. ':' .. blob:sub(offset + 1, offset + size)) end end";
+    static const struct {
+        struct text text;
+        const char *want; /* NULL: it fails */
+        bool lines;
+    } cases[] = {
+        {T("{\"a\":1}\n{\"b\":} \r\n{}"),
+         "t:\"lines\"\nt:\":{\"a\":1}\"\nt:\"2:{\"b\":}\"\nt:\":{}\"\n", false},
+        {T("{}\n\n{\"b\":[\n{}"), "t:\"lines\"\nt:\":{}\"\nt:\"3:{\"b\":[\"\nt:\":{}\"\n", false},
+        {T("{}\n{\n} x"), "t:\"lines\"\nt:\":{}\"\nt:\":{\n}\"\nt:\"3:x\"\n", false},
+        {T("{}\n5\n[{}]"), "t:\"lines\"\nt:\":{}\"\nt:\"2:5\"\nt:\"3:[{}]\"\n", false},
+        {T("{\n}\n5"), NULL, false},  /* its first line is no object */
+        {T("{} {\n5"), NULL, false},
+        {T("{\n}\n5"), "t:\"lines\"\nt:\":{\n}\"\nt:\"3:5\"\n", true},
+        {T("{x\n{}\n"), NULL, false},
+        {T("{x\n{}\n"), "t:\"lines\"\nt:\"1:{x\"\nt:\":{}\"\n", true},
+        {T("x\n{}"), "t:\"lines\"\nt:\"1:x\"\nt:\":{}\"\n", true},
+        {T("x\ny"), "t:\"scalar\"\n", true},
+        {T("{x\n{y"), NULL, true},
+        {T("[{},\n{x]"), NULL, true},
+        {T("{}"), "t:\"object\"\n", true},
+    };
+    char script[512];
+
+    (void)state;
+    for (int windowed = 0; windowed < 2; windowed++) {
+        h.windowed = windowed;
+        for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+            bool pieces = i % 2;
+            struct text text = cases[i / 2].text;
+
+            /* Runs of one byte are of one record each. */
+            snprintf(script, sizeof script, list, pieces ? "pieces" : "records",
+                     pieces ? "1, " : "", cases[i / 2].lines ? ", lines = true" : "",
+                     pieces ? "b" : "a");
+            if (!cases[i / 2].want)
+                assert_true(failed(run(script, text, false)));
+            else
+                assert_string_equal(run(script, text, false), cases[i / 2].want);
+        }
+    }
+}
+
 /* 6 MB in a heap of 2: only windows can do that. */
 static void streams_large_content(void **state)
 {
@@ -354,6 +404,7 @@ int main(void)
         TEST(encodes_tables),
         TEST(decodes_long_containers),
         TEST(finds_records),
+        TEST(finds_broken_lines),
         TEST(streams_large_content),
         TEST(flattens),
     };
