@@ -31,7 +31,7 @@
 struct planned {
     struct rf_act *act;
     bool needs_batch;     /* its answer holds only when the batch is durable */
-    uint32_t gone_life;   /* delete of a large blob: the life in its file's name */
+    uint32_t gone_life;   /* the large payload that ends: the life in its file's name */
 };
 
 struct rf_committer {
@@ -161,24 +161,35 @@ static void add_tombstone(struct rf_committer *committer, struct rf_act *act,
     add_record(committer, act, &record);
 }
 
+/* What becomes of a payload whose tombstone is written. */
+static void end_payload(struct rf_committer *committer, const struct rf_entry *was,
+                        struct planned *planned)
+{
+    if (was->size > RF_BLOB_INLINE_MAX)
+        planned->gone_life = was->life;
+    else
+        committer->dead += was->size;
+}
+
 /* A damaged copy is replaced as if the blob had been deleted first: what was made from it goes. */
 static void plan_put(struct rf_committer *committer, struct rf_act *act,
                      const struct rf_entry *was, struct planned *planned)
 {
     struct rf_log_record record = {.op = RF_LOG_PUT, .size = act->own.size};
-    bool alive = was->life % 2 == 1;
+    bool alive = was->life % 2 == 1, part = act->part;
     bool replaces = alive && act->own.lost && was->seq == act->own.known_seq;
 
     act->seq = was->seq;
     act->outcome = RF_PUT_PRESENT;
     if (replaces) {
+        end_payload(committer, was, planned);
         add_tombstone(committer, act, was);
-        committer->dead += was->size;
+        part &= (was->flags & RF_LOG_PART) != 0; /* an item stays one */
         alive = false;
     }
     if (alive && (!(was->flags & RF_LOG_PART) || act->part))
         return;
-    if (!alive && act->own.large && act->own.large_life != was->life + 1) {
+    if (!alive && act->own.large && act->own.large_life != was->life + (replaces ? 2 : 1)) {
         act->status = rf_error_set(&act->error, RF_UNAVAILABLE, "deleted meanwhile");
         return;
     }
@@ -189,7 +200,7 @@ static void plan_put(struct rf_committer *committer, struct rf_act *act,
         record.refers = was->seq;
         act->outcome = RF_PUT_LIFTED;
     } else {
-        record.flags = act->part ? RF_LOG_PART : 0;
+        record.flags = part ? RF_LOG_PART : 0;
         record.life = was->life + (replaces ? 2 : 1);
         record.stored = act->own.large ? 0 : (uint32_t)act->own.size;
         record.checksum = act->own.checksum;
@@ -209,10 +220,7 @@ static void plan_delete(struct rf_committer *committer, struct rf_act *act,
         return;
     act->outcome = RF_PUT_DELETED;
     planned->needs_batch = true;
-    if (was->size > RF_BLOB_INLINE_MAX)
-        planned->gone_life = was->life;
-    else
-        committer->dead += was->size;
+    end_payload(committer, was, planned);
     add_tombstone(committer, act, was);
 }
 
@@ -426,13 +434,16 @@ static bool is_answered(struct rf_committer *committer, const struct rf_act *act
     return !deletes;
 }
 
-/* Whether the small blob that is there cannot be read any more: a put answers for the copy it
- * leaves in place, so it looks. */
+/* Whether the blob that is there cannot be read any more: a put answers for the copy it leaves in
+ * place, so it looks. Whoever uploads a large one has looked, and named its file accordingly. */
 static bool copy_is_lost(struct rf_committer *committer, const struct rf_act *act,
                          const struct rf_entry *was)
 {
-    return !act->is_delete && was->life % 2 == 1 && was->size <= RF_BLOB_INLINE_MAX &&
-           RF_SAFEGUARD("put-checks-copy") &&
+    if (act->is_delete || was->life % 2 == 0)
+        return false;
+    if (act->own.large)
+        return act->own.large_life == was->life + 2;
+    return was->size <= RF_BLOB_INLINE_MAX && RF_SAFEGUARD("put-checks-copy") &&
            rf_disk_check_small(committer->disk, was, NULL) == RF_CORRUPT;
 }
 

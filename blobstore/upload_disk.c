@@ -9,6 +9,7 @@
 
 #include "blobstore/disk.h"
 #include "blobstore/large.h"
+#include "core/control.h"
 
 struct rf_claim {
     struct rf_blobref ref;
@@ -95,6 +96,27 @@ static enum rf_status append_record(struct rf_disk *disk, struct rf_act *act, ui
     return act->status == RF_OK ? RF_OK : rf_error_set(err, act->status, "%s", act->error.message);
 }
 
+/* The life that this upload's file begins; 0: none, as a copy is there that can be read. */
+static enum rf_status next_life(struct rf_disk *disk, const struct rf_entry *was, uint32_t *life,
+                                struct rf_error *err)
+{
+    struct rf_error cause = {0};
+    enum rf_status status = RF_OK;
+
+    if (was->life % 2 == 0) {
+        *life = was->life + 1;
+        return RF_OK;
+    }
+    *life = 0;
+    if (RF_SAFEGUARD("put-checks-copy"))
+        status = rf_large_verify(disk->dir, &was->ref, was->life, was->size, &cause);
+    if (status == RF_NOT_FOUND || status == RF_CORRUPT)
+        *life = was->life + 2; /* a delete and a put */
+    else if (status != RF_OK)
+        return rf_error_set(err, status, "%s", cause.message);
+    return RF_OK;
+}
+
 /* With the ref claimed: what is missing of {file, record}. *act, with ref, part and size, is
  * answered. */
 static enum rf_status commit_claimed(struct disk_large *large, struct rf_act *act,
@@ -113,11 +135,9 @@ static enum rf_status commit_claimed(struct disk_large *large, struct rf_act *ac
         if (status != RF_OK && status != RF_NOT_FOUND)
             return rf_error_set(err, status, "%s", cause.message);
         rf_error_clear(&cause);
-        status = RF_OK;
-        if (was.life % 2 == 0) {
-            life = was.life + 1;
+        status = next_life(disk, &was, &life, &cause);
+        if (status == RF_OK && life > 0)
             status = rf_large_publish(large->writer, life, &cause);
-        }
         if (status == RF_OK)
             status = append_record(disk, act, life, &cause);
         if (status != RF_OK && (status != RF_UNAVAILABLE || life > 0))

@@ -939,6 +939,47 @@ static void a_flipped_bit_in_a_large_payload_is_named(void **state)
     free(large);
 }
 
+/* Put it again, as a part or not; what it is counted as then. */
+static enum rf_put_outcome put_large(struct rf_store *store, uint8_t *large, size_t size, bool part)
+{
+    enum rf_put_outcome outcome;
+    struct rf_blobref ref;
+    struct rf_stat stat;
+
+    OK(rf_store_put(store, rf_bytes(large, size), NULL, part, &ref, &outcome, &err));
+    OK(rf_store_stat(store, &ref, &stat, &err));
+    assert_false(stat.part); /* it was put as an item of its own first */
+    assert_int_equal(files_in("large"), 1);
+    expect_sound(store);
+    return outcome;
+}
+
+static void a_put_replaces_a_large_copy_that_is_damaged_or_lost(void **state)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+    size_t size = (2u << 20) + 5;
+    uint8_t *large = calloc(1, size);
+    char path[512];
+    int damaged;
+
+    (void)state;
+    assert_int_equal(put_large(store, large, size, false), RF_PUT_NEW);
+    assert_int_equal(put_large(store, large, size, false), RF_PUT_PRESENT);
+    assert_int_equal(count_changes(store, &damaged), 1);
+    assert_true(file_at("large", 0, path));
+    patch(path, 70000, 1);
+    assert_int_equal(put_large(store, large, size, true), RF_PUT_NEW);
+    assert_int_equal(count_changes(store, &damaged), 3);
+    assert_true(file_at("large", 0, path));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(put_large(store, large, size, false), RF_PUT_NEW);
+    assert_int_equal(count_changes(store, &damaged), 5);
+    assert_int_equal(put_large(store, large, size, true), RF_PUT_PRESENT);
+    assert_int_equal(damaged, 0);
+    rf_store_close(store);
+    free(large);
+}
+
 /* ---- compaction ---- */
 
 static void compaction_gives_bytes_back_and_keeps_the_queue(void **state)
@@ -1346,6 +1387,7 @@ int main(int argc, char **argv)
         TEST(no_flipped_bit_serves_wrong_bytes),
         TEST(every_flipped_bit_is_told_or_means_nothing),
         TEST(a_flipped_bit_in_a_large_payload_is_named),
+        TEST(a_put_replaces_a_large_copy_that_is_damaged_or_lost),
         TEST(compaction_gives_bytes_back_and_keeps_the_queue),
         TEST(followers_in_other_processes_miss_nothing),
         TEST(another_process_is_named_by_the_lock),
