@@ -276,10 +276,12 @@ static enum rf_status check_runs(struct verify *v, struct rf_error *err)
 
     status = rf_lookup_check(lookup, &bad, err);
     if (status == RF_OK && bad > 0)
-        tell(v, "%" PRIu64 " lookup runs are damaged or missing%s", bad,
-             v->disk->base.writable ? " and are made again" : "");
+        tell(v, "%" PRIu64 " lookup run%s damaged or missing: nothing is lost, made again %s", bad,
+             bad == 1 ? "" : "s", v->disk->base.writable ? "now" : "by the next writer");
+    v->report.bad_runs = bad;
     if (status != RF_OK || !v->disk->base.writable)
         return status;
+    v->report.bad_runs = 0;
     rf_maintain_begin(v->disk->maintain);
     while ((status = rf_lookup_heal(lookup, err)) == RF_OK)
         v->report.rebuilt++;

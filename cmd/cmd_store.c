@@ -43,6 +43,7 @@ int cmd_store_verify(struct rf_cli *cli)
     rf_summary_int(cli, "corrupt", (int64_t)report.corrupt);
     rf_summary_int(cli, "missing", (int64_t)report.missing);
     rf_summary_int(cli, "flaws", (int64_t)report.flaws);
+    rf_summary_int(cli, "bad_runs", (int64_t)report.bad_runs);
     rf_summary_int(cli, "rebuilt", (int64_t)report.rebuilt);
     rf_summary_int(cli, "removed", (int64_t)report.removed);
     rf_out_printf(cli, "%s, %s, %s read: %llu corrupt, %llu missing",
@@ -50,8 +51,10 @@ int cmd_store_verify(struct rf_cli *cli)
                   rf_size_format(report.bytes, size), (unsigned long long)report.corrupt,
                   (unsigned long long)report.missing);
     if (report.flaws)
-        rf_out_printf(cli, ", %llu flaws of which no blob suffers",
-                      (unsigned long long)report.flaws);
+        rf_out_printf(cli, ", %s of which no blob suffers", RF_COUNT(report.flaws, "flaw"));
+    if (report.bad_runs)
+        rf_out_printf(cli, ", %s that the next writer makes again",
+                      RF_COUNT(report.bad_runs, "lookup run"));
     if (repair)
         rf_out_printf(cli, ", %s made again, %s removed", RF_COUNT(report.rebuilt, "lookup run"),
                       RF_COUNT(report.removed, "stray file"));

@@ -77,7 +77,10 @@ const struct rf_command rf_commands[] = {
      .arguments = "",
      .help = "read everything and check every hash",
      .text = "With --repair the store is opened for writing: lookup files that are bad are made "
-             "again from the log and files that no record names are removed.",
+             "again from the log and files that no record names are removed.\n"
+             "Exit status 1 when a blob or a change is damaged or missing. What is damaged without "
+             "a loss is named too: the next writer makes lookup files again, no blob suffers from "
+             "a flaw.",
      .examples = "refuge store verify\tcheck, change nothing\n",
      .run = cmd_store_verify},
     {.name = "store info",

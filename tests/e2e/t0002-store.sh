@@ -160,6 +160,14 @@ run refuge doctor
 out_matches "doctor says it is made again" "^warn +store +'run' of the store was .* made again"
 run refuge doctor
 out_lacks "once" "'run'"
+printf x | dd of="$(find "$REFUGE_HOME/store/home/run" -type f)" bs=1 seek=100 conv=notrunc 2>/dev/null
+run refuge store verify
+status_is "store verify with a damaged lookup run" 0
+out_has "names it" "1 lookup run damaged or missing: nothing is lost, made again by the next writer"
+run refuge store verify --repair
+out_matches "makes it again" "missing, 1 lookup run made again"
+run refuge store verify
+out_lacks "once" "lookup run"
 rm "$REFUGE_HOME/store/home/head" "$REFUGE_HOME/store/home/store.json"
 run refuge store verify
 status_is "store verify without head and store.json" 0
