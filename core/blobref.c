@@ -6,8 +6,11 @@
  */
 #include "core/blobref.h"
 
+#include "core/load.h"
+
 #include <assert.h>
 #include <openssl/evp.h>
+#include <openssl/opensslv.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +21,22 @@
 struct rf_hasher {
     EVP_MD_CTX *context;
 };
+
+/* Of libcrypto, which is loaded when a process hashes for the first time. */
+#define FUNCTIONS(F)                                                                            \
+    F(EVP_MD_fetch)                                                                             \
+    F(EVP_MD_CTX_new)                                                                           \
+    F(EVP_MD_CTX_free)                                                                          \
+    F(EVP_DigestInit_ex2)                                                                       \
+    F(EVP_DigestUpdate)                                                                         \
+    F(EVP_DigestFinal_ex)
+#define MEMBER(name) __typeof__(&name) name;
+#define SYMBOL(name) {#name, &crypto.name},
+
+static struct {
+    FUNCTIONS(MEMBER)
+} crypto;
+static const struct rf_symbol symbols[] = {FUNCTIONS(SYMBOL)};
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t hasher_key;
@@ -30,7 +49,15 @@ static void free_hasher(void *hasher)
 
 static void fetch_method(void)
 {
-    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    char file[32];
+    struct rf_error err = {0};
+
+    snprintf(file, sizeof file, "libcrypto.so.%d", OPENSSL_SHLIB_VERSION);
+    if (rf_load(file, "libssl3", symbols, sizeof symbols / sizeof *symbols, &err) != RF_OK) {
+        fprintf(stderr, "refuge: %s\n", err.message);
+        abort();
+    }
+    sha256 = crypto.EVP_MD_fetch(NULL, "SHA256", NULL);
     if (!sha256 || pthread_key_create(&hasher_key, free_hasher) != 0) {
         fputs("refuge: OpenSSL has no SHA-256\n", stderr);
         abort();
@@ -105,8 +132,9 @@ struct rf_hasher *rf_hasher_new(void)
 
     pthread_once(&once, fetch_method);
     if (hasher)
-        hasher->context = EVP_MD_CTX_new();
-    if (!hasher || !hasher->context || EVP_DigestInit_ex2(hasher->context, sha256, NULL) != 1) {
+        hasher->context = crypto.EVP_MD_CTX_new();
+    if (!hasher || !hasher->context ||
+        crypto.EVP_DigestInit_ex2(hasher->context, sha256, NULL) != 1) {
         fputs("refuge: cannot start a SHA-256 context\n", stderr);
         abort();
     }
@@ -117,13 +145,13 @@ void rf_hasher_free(struct rf_hasher *hasher)
 {
     if (!hasher)
         return;
-    EVP_MD_CTX_free(hasher->context);
+    crypto.EVP_MD_CTX_free(hasher->context);
     free(hasher);
 }
 
 void rf_hasher_update(struct rf_hasher *hasher, const void *data, size_t size)
 {
-    int ok = size == 0 || EVP_DigestUpdate(hasher->context, data, size) == 1;
+    int ok = size == 0 || crypto.EVP_DigestUpdate(hasher->context, data, size) == 1;
 
     assert(ok);
     (void)ok;
@@ -132,8 +160,9 @@ void rf_hasher_update(struct rf_hasher *hasher, const void *data, size_t size)
 void rf_hasher_finish(struct rf_hasher *hasher, struct rf_blobref *out)
 {
     unsigned size = 0;
-    int ok = EVP_DigestFinal_ex(hasher->context, out->digest, &size) == 1 &&
-             size == RF_DIGEST_SIZE && EVP_DigestInit_ex2(hasher->context, sha256, NULL) == 1;
+    int ok = crypto.EVP_DigestFinal_ex(hasher->context, out->digest, &size) == 1 &&
+             size == RF_DIGEST_SIZE &&
+             crypto.EVP_DigestInit_ex2(hasher->context, sha256, NULL) == 1;
 
     assert(ok);
     (void)ok;
