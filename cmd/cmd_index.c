@@ -172,6 +172,7 @@ static int tell_totals(const struct work *work, enum ending ending)
     rf_summary_int(cli, "changes", (int64_t)totals->changes_done);
     rf_summary_int(cli, "items", (int64_t)totals->items);
     rf_summary_int(cli, "rows", (int64_t)totals->rows);
+    rf_summary_int(cli, "unmatched", (int64_t)totals->unmatched);
     rf_summary_int(cli, "dead_letters", (int64_t)counts.dead_letters);
     rf_summary_int(cli, "parked", (int64_t)totals->parked);
     rf_summary_int(cli, "broken_mappers", (int64_t)work->broken);
@@ -183,6 +184,9 @@ static int tell_totals(const struct work *work, enum ending ending)
         rf_say(cli, "index '%s' %s%s: %s and %s in this run", work->home->name, words[ending],
                ending == ENDED_DONE && work->stopped ? " but for what waits" : "",
                RF_COUNT(totals->items, "item"), RF_COUNT(totals->rows, "row"));
+    if (totals->unmatched)
+        rf_say(cli, "%s no mapper takes; 'refuge index why REF|PATH%s' says why",
+               RF_COUNT(totals->unmatched, "item"), work->home->argument);
     if (counts.dead_letters)
         rf_say(cli, "%llu set aside; 'refuge index errors%s' says why",
                (unsigned long long)counts.dead_letters, work->home->argument);
@@ -233,6 +237,7 @@ static void add_totals(struct work *work, const struct rf_index *index)
     sum->parked = one.parked;
     sum->items += one.items;
     sum->rows += one.rows;
+    sum->unmatched += one.unmatched;
     sum->pool_cpu_us += one.pool_cpu_us;
     sum->sink_us += one.sink_us;
     sum->feed_us += one.feed_us;

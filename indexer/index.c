@@ -358,6 +358,7 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
         .mappers = mappers,
         .mapper_count = lane->mapper_count,
         .building = !lane->live,
+        .partial = !lane->live && !lane->full,
         .batch_items = index->options.batch_items ? index->options.batch_items : BATCH_ITEMS,
         .batch_ms = index->options.batch_ms ? index->options.batch_ms : BATCH_MS,
         .shuffle_seed = index->options.shuffle_seed,

@@ -656,9 +656,11 @@ static void count_calls(struct rf_pipeline *p, const struct rf_unit *unit,
                         const struct rf_sink_call *calls, size_t count)
 {
     struct rf_index_progress *progress = p->options.progress;
+    bool matched = false;
 
     progress->items++;
     for (size_t i = 0; i < count; i++) {
+        matched |= calls[i].outcome != RF_SINK_NONE;
         progress->dead_letters += calls[i].outcome == RF_SINK_DEAD;
         progress->parked += calls[i].outcome == RF_SINK_PARKED_SLOW ||
                             calls[i].outcome == RF_SINK_PARKED_NEED;
@@ -669,6 +671,8 @@ static void count_calls(struct rf_pipeline *p, const struct rf_unit *unit,
             }
         }
     }
+    progress->unmatched += !matched && unit->kind == RF_UNIT_ITEM && !unit->only_calls &&
+                           unit->item.kind != RF_ITEM_PART && !p->options.partial;
 }
 
 static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,

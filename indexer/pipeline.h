@@ -70,6 +70,7 @@ struct rf_pipeline_options {
     const struct rf_pipeline_mapper *mappers; /* in the order of the lane; copied */
     size_t mapper_count;
     bool building;
+    bool partial;                             /* other mappers are in another lane */
     uint32_t batch_items, batch_ms, shuffle_seed;
     const atomic_int *stop;                    /* nonzero: finish the batch and return */
     const struct rf_index_hooks *hooks;

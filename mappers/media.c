@@ -4,7 +4,8 @@
  * Signatures are those of the formats' own specifications. Text has none, so JSON, XML, mail and
  * the like are told by their first words, cautiously: what merely looks like one is plain text. A
  * name decides between kinds of text that look alike, never against a signature. CSV is found by
- * its content only when several lines agree on the number of cells.
+ * its content only when several lines agree on the number of cells. Of text in UTF-16, which its
+ * mark tells, only the name decides.
  *
  * To add a type: a line in magics (fixed bytes), endings (names) or a test in find_text.
  */
@@ -288,6 +289,14 @@ static bool is_text(struct rf_bytes head)
     return true;
 }
 
+/* A mark of UTF-16, and not of UTF-32. */
+static bool is_utf16(struct rf_bytes head)
+{
+    return begins(head, "\xfe\xff") ||
+           (begins(head, "\xff\xfe") &&
+            (head.size < 4 || head.data[2] != 0 || head.data[3] != 0));
+}
+
 const char *rf_media_find(struct rf_bytes head, const char *name)
 {
     const char *ending = ending_of(name), *found;
@@ -313,7 +322,7 @@ const char *rf_media_find(struct rf_bytes head, const char *name)
             return find_text(text, ending, head.size < LOOK_SIZE);
     }
     for (size_t i = 0; i < COUNT(endings); i++)
-        if (!endings[i].is_text && strcasecmp(ending, endings[i].ending) == 0)
+        if ((!endings[i].is_text || is_utf16(head)) && strcasecmp(ending, endings[i].ending) == 0)
             return endings[i].media;
     return head.size == 0 ? "application/x-empty" : "application/octet-stream";
 }

@@ -33,6 +33,7 @@ ENDINGS = {"json": JSON_MEDIA, "geojson": JSON_MEDIA, "jsonl": LINES_MEDIA, "ndj
 DEPTH_MAX = 1024
 SPACE = " \t\n\r"
 BOM = b"\xef\xbb\xbf"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 Item = collections.namedtuple("Item", "key name media data")
 
@@ -298,6 +299,8 @@ def csv_records(data, delimiter):
 # ---- items ----
 
 def media_of(name, data):
+    if data[:4] == b"\xff\xfe\0\0":
+        return None
     ending = name.rsplit(".", 1)[-1].lower() if name and "." in name[1:] else ""
     if ending in ENDINGS:
         return ENDINGS[ending]
@@ -335,6 +338,8 @@ class Expected:
 
     @staticmethod
     def map(item):
+        if item.media and item.data[:2] in UTF_16:
+            return [], [part_of(item.data.decode("utf-16").encode(), item.media)]
         if item.media in (CSV_MEDIA, TSV_MEDIA):
             delimiter = b"\t" if item.media == TSV_MEDIA else None
             return [], [part_of(data) for data in csv_records(item.data, delimiter)]
@@ -353,8 +358,8 @@ def hash_of(data):
     return "sha256-" + hashlib.sha256(data).hexdigest()
 
 
-def part_of(data):
-    return Item("%s;%s" % (hash_of(data), JSON_MEDIA), None, JSON_MEDIA, data)
+def part_of(data, media=JSON_MEDIA):
+    return Item("%s;%s" % (hash_of(data), media), None, media, data)
 
 
 # ---- the index ----

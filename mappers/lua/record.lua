@@ -17,6 +17,8 @@
 -- are a text whose first line is an object and not all, or whose media type says so; without one
 -- line that is an object the file fails.
 --
+-- A text in UTF-16 becomes one item, the same in UTF-8.
+--
 -- A text above 2 MiB becomes pieces of about 1 MiB, items that hold whole records and no rows; the
 -- records are the same.
 
@@ -85,6 +87,11 @@ local function map_json(emit, blob)
     flatten(emit, blob)
 end
 
+local function is_utf16(blob)
+    local mark = blob:sub(1, 2)
+    return mark == "\255\254" or mark == "\254\255"
+end
+
 local function map_csv(emit, blob, delimiter)
     if blob.size > LARGE then
         cut_csv(emit, blob, delimiter)
@@ -114,16 +121,19 @@ return {
 
     map = function(blob, emit)
         local media = blob.media
-        if media == "text/csv" then
-            return map_csv(emit, blob)
-        elseif media == "text/tab-separated-values" then
-            return map_csv(emit, blob, "\t")
-        elseif media == CSV_PIECE then
+        if media == CSV_PIECE then
             return split_csv(emit, blob)
         elseif media == JSON_PIECE then
             return split(emit, json.objects(blob), "application/json")
+        elseif is_utf16(blob) then
+            local text = refuge.unicode.decode(blob:content(), "utf-16")
+            return emit.part { bytes = text, media = media }
+        elseif media == "text/csv" then
+            return map_csv(emit, blob)
+        elseif media == "text/tab-separated-values" then
+            return map_csv(emit, blob, "\t")
         end
-        map_json(emit, blob)
+        return map_json(emit, blob)
     end,
 
     tests = {

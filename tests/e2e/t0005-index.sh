@@ -35,6 +35,12 @@ ok "and titles for Datasette" python3 -c "import json, sys; json.load(open(sys.a
     "$REFUGE_HOME/index/main.metadata.json"
 run refuge sql --csv 'select title, size from notes'
 out_has "the row is there" "A walk by the river,20"
+printf 'abc\000' >raw.bin
+refuge put raw.bin >/dev/null
+run refuge index run
+err_has "what no mapper takes is counted" "1 item no mapper takes; 'refuge index why REF|PATH' says why"
+run refuge index why raw.bin
+out_has "and why says so" "no mapper takes it"
 run refuge index status
 status_is "index status" 0
 out_has "up to date" "up to date"
