@@ -201,6 +201,8 @@ struct rf_home {
 
 struct rf_cli {
     const char *program;
+    char **argv; /* as main got it */
+    int argc;
     struct rf_args args;
     struct rf_out out;
     struct rf_home home;

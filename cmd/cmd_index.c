@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cmd/index_all.h"
 #include "cmd/index_home.h"
 #include "cmd/settings.h"
 #include "cmd/watch.h"
@@ -315,9 +316,8 @@ static int work_on(struct work *work)
     return fail_index(cli, work->home, &err);
 }
 
-static int run_command(struct rf_cli *cli, bool follow, bool rebuild)
+static int run_one(struct rf_cli *cli, const char *name, bool follow, bool rebuild)
 {
-    const char *name = cli->args.word_count ? cli->args.words[0] : NULL;
     struct rf_index_home index;
     struct work work = {.cli = cli, .home = &index, .follow = follow, .rebuild = rebuild};
     int code = RF_EXIT_OK;
@@ -330,12 +330,23 @@ static int run_command(struct rf_cli *cli, bool follow, bool rebuild)
 
 int cmd_index_run(struct rf_cli *cli)
 {
-    return run_command(cli, rf_args_flag(&cli->args, "follow"), false);
+    bool follow = rf_args_flag(&cli->args, "follow");
+    size_t count = 0;
+    char **names;
+    int code;
+
+    if (cli->args.word_count)
+        return run_one(cli, cli->args.words[0], follow, false);
+    names = rf_index_names(cli, &count);
+    code = count > 1 ? rf_index_all(cli, names, count, follow)
+                     : run_one(cli, count ? names[0] : NULL, follow, false);
+    rf_names_free(names, count);
+    return code;
 }
 
 int cmd_index_rebuild(struct rf_cli *cli)
 {
-    return run_command(cli, false, true);
+    return run_one(cli, cli->args.word_count ? cli->args.words[0] : NULL, false, true);
 }
 
 /* ---- verify ---- */

@@ -106,8 +106,11 @@ const struct rf_command rf_commands[] = {
     {.name = "index", .arguments = "", .help = "run and look after indexes"},
     {.name = "index run",
      .arguments = "[NAME]",
-     .help = "bring an index up to date with the store",
-     .text = INDEX_NAME_TEXT " It is made when it is not there. Items whose mapper fails are set "
+     .help = "bring an index, or all of them, up to date with the store",
+     .text = "Without NAME: every index of the home, each in a process of its own, so that one "
+                             "whose sink cannot be reached keeps up none but itself; with --follow "
+                             "all at the same time. Where there is none yet, index main is made. "
+                             "Items whose mapper fails are set "
                              "aside with their reason and do not stop it (exit status 3). So it "
                              "is with a mapper file that does not load: the version before goes "
                              "on where there is one. And with a mapper whose slow calls only "
@@ -115,7 +118,8 @@ const struct rf_command rf_commands[] = {
                              "allows, what waits for it stays parked until the next run. With "
                              "--follow mapper files that change while it runs are loaded again at "
                              "once.",
-     .examples = "refuge index run\tbring index main up to date\n"
+     .examples = "refuge index run\tbring all indexes up to date\n"
+                 "refuge index run main\tone of them\n"
                  "refuge index run --follow\tgo on for ever\n",
      .run = cmd_index_run,
      .max = 1},

@@ -119,7 +119,8 @@ static int flush_stdout(struct rf_cli *cli, int code)
 
 int main(int argc, char **argv)
 {
-    struct rf_cli cli = {.program = argv[0], .started_us = rf_clock_us()};
+    struct rf_cli cli = {.program = argv[0], .argv = argv, .argc = argc,
+                         .started_us = rf_clock_us()};
     struct rf_error err = {0};
     int code;
 

@@ -31,7 +31,7 @@ err_has "and says where it is" "kept in '$tmp/elsewhere.db'"
 run refuge index run titles
 status_is "run" 0
 ok "its file is where it was asked for" test -s elsewhere.db
-run refuge index run
+run refuge index run main
 status_is "the main index beside it" 0
 run refuge sql --index titles "SELECT title FROM titles"
 out_has "its mapper" "a quiet title"
@@ -49,6 +49,27 @@ out_matches "list names both" "^titles .*$tmp/elsewhere.db"
 out_matches "list names main" "^main .*/index/main.db"
 run refuge status
 out_has "status" "index     titles"
+
+printf 'a loud title' >c.txt
+run refuge put c.txt
+run refuge index run
+status_is "all of them" 0
+err_has "one" "index 'main' is up to date: 1 item"
+err_has "and the other" "index 'titles' is up to date: 1 item"
+background "$REFUGE" index run --follow
+follower=$pid
+printf 'a third title' >d.txt
+run refuge put d.txt
+counts()
+{
+    test "$("$REFUGE" sql --index "$1" --csv "SELECT count(*) FROM blobs" | tail -1 | tr -d "\r")" = 4
+}
+ok "index titles follows" wait_for 60 "index titles to follow" counts titles
+ok "index main follows" wait_for 60 "index main to follow" counts main
+kill -TERM "$follower"
+wait "$follower"
+is "a signal ends all of them" $? 130
+ok "their words have their names" grep -q '^titles: ' "$tmp/.background.err"
 
 run refuge index create bad --sink nonsense:x
 status_is "no such kind of sink" 2
