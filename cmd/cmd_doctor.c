@@ -4,6 +4,7 @@
  * One line per check: ok, warn or fail. A check that depends on a failed one is left out. Nothing
  * is mended, except that opening the store for writing recovers its tail as any writer does.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,24 +298,75 @@ static void check_jail(struct doctor *doctor)
 
 /* ---- indexes ---- */
 
-static void check_verify_files(struct doctor *doctor, const struct rf_index_home *index)
+/* What a verify left, or works on now. there: the index that it was of. */
+static void check_verify_files(struct doctor *doctor, const struct rf_index_home *index, bool there)
 {
-    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal", ".lock"};
-    char *stem = strdup(strchr(index->verify_url, ':') + 1);
-    bool found = false;
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal", ".lock",
+                                           RF_INDEX_VERIFY_HOLD};
+    const char *stem = strchr(index->verify_url, ':') + 1;
+    struct rf_error err = {0};
+    char *path = NULL;
+    int hold = -1;
 
-    for (size_t i = 0; !found && i < sizeof suffixes / sizeof *suffixes; i++) {
-        char *path = rf_text_join(stem, suffixes[i], "");
-
-        found = access(path, F_OK) == 0;
-        if (found)
-            tell(doctor, VERDICT_WARN, "index",
-                 "'%s' is of an 'index verify' that runs or was interrupted; 'refuge index verify "
-                 "%s' or 'refuge index drop %s' removes what an earlier one left",
-                 path, index->name, index->name);
-        free(path);
+    for (size_t i = 0; !path && i < sizeof suffixes / sizeof *suffixes; i++) {
+        path = rf_text_join(stem, suffixes[i], "");
+        if (access(path, F_OK) != 0) {
+            free(path);
+            path = NULL;
+        }
     }
-    free(stem);
+    if (!path)
+        return;
+    if (!doctor->read_only && rf_index_verify_hold(index->verify_url, &hold, &err) == RF_LOCKED)
+        tell(doctor, VERDICT_OK, "index", "%s", err.message);
+    else if (there)
+        tell(doctor, VERDICT_WARN, "index",
+             "'%s' is of an 'index verify' that was interrupted; 'refuge index verify %s' or "
+             "'refuge index drop %s' removes it",
+             path, index->name, index->name);
+    else
+        tell(doctor, VERDICT_WARN, "index",
+             "'%s' is of an 'index verify' that was interrupted, and index '%s' is gone; rm '%s'*",
+             path, index->name, stem);
+    if (hold >= 0)
+        rf_index_verify_release(index->verify_url, hold);
+    free(path);
+}
+
+static bool is_among(char *const *names, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Verify files of indexes that are there no more: NAME.db.verify and its kin. */
+static void check_lonely_verify_files(struct doctor *doctor, char *const *names, size_t count)
+{
+    static const char mark[] = ".db" RF_INDEX_VERIFY_SUFFIX;
+    DIR *dir = opendir(doctor->cli->home.index_dir);
+    struct dirent *entry;
+    char last[RF_NAME_MAX + 1] = "";
+    int code;
+
+    while (dir && (entry = readdir(dir)) != NULL) {
+        char *end = strstr(entry->d_name, mark);
+        struct rf_index_home index;
+
+        if (!end || end == entry->d_name || end - entry->d_name > RF_NAME_MAX)
+            continue;
+        *end = '\0';
+        if (is_among(names, count, entry->d_name) || strcmp(last, entry->d_name) == 0)
+            continue;
+        snprintf(last, sizeof last, "%.*s", RF_NAME_MAX, entry->d_name);
+        if (rf_index_home_init(&index, doctor->cli, last, false, &code))
+            check_verify_files(doctor, &index, false);
+        rf_index_home_release(&index);
+    }
+    if (dir)
+        closedir(dir);
 }
 
 /* Open an index as far as a run would before it maps anything. */
@@ -358,7 +410,7 @@ static void check_index(struct doctor *doctor, const char *name)
                  aside ? index.argument : "", aside ? "' says why)" : "");
         }
         rf_sink_close(sink);
-        check_verify_files(doctor, &index);
+        check_verify_files(doctor, &index, true);
     }
     rf_index_home_release(&index);
 }
@@ -372,6 +424,7 @@ static void check_indexes(struct doctor *doctor)
         check_index(doctor, names[i]);
     if (count == 0)
         tell(doctor, VERDICT_OK, "index", "none yet; 'refuge index run' makes one");
+    check_lonely_verify_files(doctor, names, count);
     rf_names_free(names, count);
 }
 

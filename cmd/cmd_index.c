@@ -369,6 +369,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
 
     fill_options(&options, cli, home, mappers, mapper_count);
     options.scratch_dir = scratch && scratch[0] ? scratch : "/tmp";
+    options.interrupted = &rf_stop_flag;
     options.hooks.works = stop_with;
     status = rf_index_verify(&options, show_problem, &report, &err);
     rf_names_free(mappers, mapper_count);
@@ -380,7 +381,8 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     rf_summary_int(cli, "limit_letters", (int64_t)report.limit_letters);
     rf_summary_int(cli, "parked", (int64_t)report.parked);
     if (status == RF_CANCELLED && rf_stop_asked()) {
-        rf_say(cli, "stopped, nothing was compared");
+        rf_say(cli, report.tables ? "stopped, not all was compared"
+                                  : "stopped, nothing was compared");
         return RF_EXIT_STOPPED;
     }
     if (status == RF_OK || status == RF_CORRUPT)
@@ -624,6 +626,25 @@ static bool lock_to_drop(struct rf_cli *cli, const struct rf_index_home *index, 
     return sink != NULL;
 }
 
+static enum rf_status erase_all(const struct rf_index_home *index, struct rf_error *err)
+{
+    int hold = -1;
+    enum rf_status status = rf_index_verify_hold(index->verify_url, &hold, err);
+
+    if (status == RF_NOT_FOUND) /* there is not even the folder of an index that is defined */
+        rf_error_clear(err);
+    else if (status)
+        return status;
+    (void)unlink(index->metadata_path);
+    (void)unlink(index->paused_path);
+    status = rf_sink_erase(index->verify_url, err); /* what an interrupted verify left */
+    if (status == RF_OK)
+        status = rf_sink_erase(index->url, err);
+    if (hold >= 0)
+        rf_index_verify_release(index->verify_url, hold);
+    return status;
+}
+
 static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
 {
     struct rf_error err = {0};
@@ -636,11 +657,7 @@ static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
     }
     if (!lock_to_drop(cli, index, &code))
         return code;
-    (void)unlink(index->metadata_path);
-    (void)unlink(index->paused_path);
-    status = rf_sink_erase(index->verify_url, &err); /* what an interrupted verify left */
-    if (status == RF_OK)
-        status = rf_sink_erase(index->url, &err);
+    status = erase_all(index, &err);
     if (status)
         return rf_fail(cli, &err);
     if (index->defined && unlink(index->definition_path) != 0 && errno != ENOENT)

@@ -48,6 +48,7 @@ struct rf_index_options {
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
     bool jit_off;                   /* interpret mappers only, for cross-checks */
     const char *verify_url;         /* verify: where to map again; NULL: beside the sink's file */
+    const volatile int *interrupted; /* verify: nonzero ends the comparing; or NULL */
     const char *scratch_dir;        /* verify: when the index's folder cannot take more; or NULL */
     struct rf_index_hooks hooks;    /* how it speaks while it works */
 };
@@ -103,9 +104,21 @@ void rf_index_stop(struct rf_index *index);
 /* The totals of the last run. */
 void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out);
 
+/*
+ * While it is held nobody verifies the index whose verify_url this is, nor removes what a verify
+ * left: a file beside says so. *fd goes to rf_index_verify_release, which removes that file. Does
+ * not block.
+ *
+ * RF_LOCKED  another process holds it: the words say which
+ */
+RF_MUST_USE enum rf_status rf_index_verify_hold(const char *verify_url, int *fd,
+                                                struct rf_error *err);
+void rf_index_verify_release(const char *verify_url, int fd);
+#define RF_INDEX_VERIFY_HOLD ".busy" /* that file: behind the path of the throw-away index */
+
 /* Map everything again into a throw-away sink beside the index or in scratch_dir, in another order
  * and in fresh workers, from the mapper texts kept in the index, and compare. RF_CORRUPT when they
- * differ; RF_DENIED when no folder can take it. */
+ * differ; RF_DENIED when no folder can take it; RF_LOCKED while another verify has the place. */
 struct rf_compare_report;
 RF_MUST_USE enum rf_status rf_index_verify(const struct rf_index_options *options,
                                            void (*problem)(void *user, const char *line),

@@ -9,15 +9,19 @@
 #include "indexer/index_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "core/control.h"
+#include "core/holder.h"
 #include "sinks/query.h"
 
 #define URL_SIZE 4200
@@ -26,6 +30,7 @@
 
 struct place {
     char url[URL_SIZE];
+    int hold;              /* of a place that others know */
     char folder[URL_SIZE]; /* made for it, to be removed again; or "" */
 };
 
@@ -101,10 +106,92 @@ static enum rf_status find_place(const struct rf_index_options *options, struct 
     return status;
 }
 
+/* ---- one verify at a time ---- */
+
+static void hold_path(const char *verify_url, char *out)
+{
+    snprintf(out, URL_SIZE, "%s" RF_INDEX_VERIFY_HOLD, path_of(verify_url));
+}
+
+/* Whether the file that was locked still has its name: its last holder removed it, maybe. */
+static bool is_named(int fd, const char *path)
+{
+    struct stat here, there;
+
+    return fstat(fd, &here) == 0 && stat(path, &there) == 0 && here.st_ino == there.st_ino &&
+           here.st_dev == there.st_dev;
+}
+
+static enum rf_status lock_hold(const char *path, int *fd, struct rf_error *err)
+{
+    char holder[RF_HOLDER_SIZE] = "another process";
+    enum rf_status status = RF_OK;
+
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (*fd < 0)
+        return rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot lock '%s'", path);
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0 || !RF_SAFEGUARD("verify-alone"))
+        return RF_OK;
+    if (errno != EWOULDBLOCK) {
+        status = rf_error_errno(err, RF_IO, errno, "cannot lock '%s'", path);
+    } else {
+        bool known = rf_holder_find(*fd, holder);
+
+        status = rf_error_set(err, RF_LOCKED,
+                              "index '%.*s' is being verified by %s%s; try again when it is done",
+                              (int)(strlen(path) - strlen(RF_INDEX_VERIFY_SUFFIX
+                                                          RF_INDEX_VERIFY_HOLD)),
+                              path, known ? "process " : "", holder);
+    }
+    close(*fd);
+    *fd = -1;
+    return status;
+}
+
+enum rf_status rf_index_verify_hold(const char *verify_url, int *fd, struct rf_error *err)
+{
+    char path[URL_SIZE];
+    enum rf_status status;
+
+    hold_path(verify_url, path);
+    for (;;) {
+        status = lock_hold(path, fd, err);
+        if (status != RF_OK || is_named(*fd, path))
+            return status;
+        close(*fd);
+    }
+}
+
+void rf_index_verify_release(const char *verify_url, int fd)
+{
+    char path[URL_SIZE];
+
+    hold_path(verify_url, path);
+    unlink(path);
+    close(fd);
+}
+
+/* Nobody else is there, and what an earlier one may have left is gone. */
+static enum rf_status take_place(struct place *place, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    place->hold = -1;
+    if (!place->folder[0])
+        status = rf_index_verify_hold(place->url, &place->hold, err);
+    if (status == RF_OK)
+        status = rf_sink_erase(place->url, err);
+    if (status != RF_OK && place->hold >= 0)
+        rf_index_verify_release(place->url, place->hold);
+    return status;
+}
+
 static void clear_place(const struct place *place)
 {
     if (rf_sink_erase(place->url, NULL) == RF_OK && place->folder[0])
         rmdir(place->folder);
+    if (place->hold >= 0)
+        rf_index_verify_release(place->url, place->hold);
 }
 
 /* What the live lane of the index was built from and where it stands. */
@@ -201,16 +288,16 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
         status = check_position(options, &at, err);
     if (status == RF_OK)
         status = find_place(options, &place, err);
+    if (status == RF_OK)
+        status = take_place(&place, err);
     if (status == RF_OK) {
-        status = rf_sink_erase(place.url, err); /* what an earlier one may have left */
-        if (status == RF_OK)
-            status = rebuild(options, place.url, &live, at.seq, err);
+        status = rebuild(options, place.url, &live, at.seq, err);
         if (status != RF_OK)
             rf_error_context(err, status, "cannot verify with a throw-away index at '%s'",
                              path_of(place.url));
         else
             status = rf_query_compare(options->sink_url, place.url, problem, options->hooks.user,
-                                      out, err);
+                                      options->interrupted, out, err);
         clear_place(&place);
     }
     rf_arena_release(&arena);

@@ -53,6 +53,7 @@ struct rf_canon_ops;
  * this first. */
 struct rf_canon {
     const struct rf_canon_ops *ops;
+    const volatile int *interrupted; /* may be NULL; nonzero: whatever runs ends, RF_CANCELLED */
 };
 
 struct rf_canon_mapper {

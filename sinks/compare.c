@@ -32,6 +32,12 @@ struct stream {
     const char *const *names;
 };
 
+/* What fails then says nothing of what is compared. */
+static bool stopped(const struct compare *compare)
+{
+    return compare->is->interrupted && *compare->is->interrupted;
+}
+
 /* ---- lines ---- */
 
 static void end_line(struct compare *compare)
@@ -189,7 +195,8 @@ static enum rf_status next_is(struct compare *compare, const struct stream *stre
 
     if (status == RF_OK || status == RF_END)
         return status;
-    say(compare, stream->what, "cannot be read", broken.message);
+    if (!stopped(compare))
+        say(compare, stream->what, "cannot be read", broken.message);
     return RF_END;
 }
 
@@ -202,7 +209,8 @@ static enum rf_status walk(struct compare *compare, const struct stream *stream,
     enum rf_status there = other->ops->next(other, &should, err);
 
     rf_buf_clear(&compare->last);
-    while ((there == RF_OK || there == RF_END) && (here == RF_OK || there == RF_OK)) {
+    while ((there == RF_OK || there == RF_END) && (here == RF_OK || there == RF_OK) &&
+           !stopped(compare)) {
         int order = here ? 1 : there ? -1 : key_order(stream, is, should);
         if (order < 0) {
             say_lonely(compare, stream, is);
@@ -218,6 +226,8 @@ static enum rf_status walk(struct compare *compare, const struct stream *stream,
             there = other->ops->next(other, &should, err);
         }
     }
+    if (stopped(compare))
+        return rf_error_set(err, RF_CANCELLED, "stopped");
     return there == RF_END ? RF_OK : there;
 }
 
@@ -230,7 +240,8 @@ static enum rf_status compare_stream(struct compare *compare, const struct strea
     if (status != RF_OK)
         return status;
     if (compare->is->ops->begin(compare->is, &stream->canon, &broken) != RF_OK) {
-        say(compare, stream->what, "cannot be read", broken.message);
+        if (!stopped(compare))
+            say(compare, stream->what, "cannot be read", broken.message);
     } else {
         status = walk(compare, stream, err);
         compare->is->ops->end(compare->is);
@@ -341,7 +352,7 @@ static enum rf_status leave_out(struct rf_canon *const *sides, size_t count, str
 static void tell_broken(struct compare *compare, const char *what, enum rf_status status,
                         const struct rf_error *broken)
 {
-    if (status != RF_OK)
+    if (status != RF_OK && !stopped(compare))
         say(compare, what, "cannot be checked", broken->message);
 }
 
@@ -430,6 +441,8 @@ enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name, struct
     rf_buf_init(&compare.keys, 1 << 16);
     rf_buf_init(&compare.last, 1 << 16);
     status = compare_all(&compare, err);
+    if (status == RF_OK && stopped(&compare))
+        status = rf_error_set(err, RF_CANCELLED, "stopped");
     if (status == RF_OK)
         status = conclude(&compare, is_name, err);
     if (out)

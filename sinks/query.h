@@ -86,12 +86,13 @@ struct rf_compare_report {
  * order of item and n, surrogate ids and times of mapping left out), edges, needs, parks, dead
  * letters, and the full-text index of each table against a fresh one made from its rows. problem
  * gets one line per difference: table, item, n, column, what is there and what should be (at most
- * 1,000 lines; then a count). RF_CORRUPT when they differ.
+ * 1,000 lines; then a count). interrupted is polled; when it turns nonzero the comparing ends with
+ * RF_CANCELLED; may be NULL. RF_CORRUPT when they differ.
  */
 RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
                                             void (*problem)(void *user, const char *line),
-                                            void *user, struct rf_compare_report *out,
-                                            struct rf_error *err);
+                                            void *user, const volatile int *interrupted,
+                                            struct rf_compare_report *out, struct rf_error *err);
 
 /* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same. */
 RF_MUST_USE enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err);

@@ -306,7 +306,8 @@ static enum rf_status open_canon(struct rf_canon **out, const char *url, const c
 
 enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
                                 void (*problem)(void *user, const char *line), void *user,
-                                struct rf_compare_report *out, struct rf_error *err)
+                                const volatile int *interrupted, struct rf_compare_report *out,
+                                struct rf_error *err)
 {
     struct rf_canon *is = NULL, *should = NULL;
     const char *rest = "", *rebuilt_rest;
@@ -314,8 +315,10 @@ enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
 
     if (status == RF_OK)
         status = open_canon(&should, rebuilt_url, &rebuilt_rest, err);
-    if (status == RF_OK)
+    if (status == RF_OK) {
+        is->interrupted = should->interrupted = interrupted;
         status = rf_canon_compare(is, rest, should, problem, user, out, err);
+    }
     if (is)
         is->ops->close(is);
     if (should)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define CACHE_BYTES (32u << 20)
+#define POLL_STEPS 10000 /* instructions of SQLite's machine between looks at `interrupted` */
 
 struct canon {
     struct rf_canon base;
@@ -274,6 +275,13 @@ static const struct rf_canon_ops canon_ops = {
     .check = canon_check,
 };
 
+static int poll_interrupted(void *user)
+{
+    const struct rf_canon *canon = user;
+
+    return canon->interrupted && *canon->interrupted;
+}
+
 enum rf_status rf_sqlite_canon(struct rf_canon **out, const char *path, struct rf_error *err)
 {
     struct canon *canon = calloc(1, sizeof *canon);
@@ -294,6 +302,8 @@ enum rf_status rf_sqlite_canon(struct rf_canon **out, const char *path, struct r
             "BEGIN; INSERT INTO temp.live SELECT m.id, m.name, m.identity FROM "
             "refuge_lane_mappers m JOIN refuge_lanes l ON l.id = m.lane "
             "WHERE l.state = 'live';");
+    if (!status)
+        sqlite3_progress_handler(canon->db.handle, POLL_STEPS, poll_interrupted, &canon->base);
     if (status) {
         canon_close(&canon->base);
         return status;

@@ -337,6 +337,31 @@ static void rebuild_gives_the_same(void **state)
     home_close(&home);
 }
 
+static void one_verify_at_a_time(void **state)
+{
+    struct rf_compare_report report = {0};
+    struct rf_index_options options;
+    struct rf_error why = {0};
+    struct rf_blobref ref;
+    struct home home;
+    char url[600];
+    int hold;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "notes", notes_v1);
+    put(&home, "{\"title\":\"one\",\"n\":1}", &ref);
+    run(&home);
+    options = index_options(&home);
+    snprintf(url, sizeof url, "%s" RF_INDEX_VERIFY_SUFFIX, home.sink_url);
+    OK(rf_index_verify_hold(url, &hold, err));
+    assert_int_equal(rf_index_verify(&options, NULL, &report, &why), RF_LOCKED);
+    assert_non_null(strstr(why.message, "is being verified by"));
+    rf_index_verify_release(url, hold);
+    verify(&home);
+    home_close(&home);
+}
+
 /* ---- random histories ---- */
 
 #define WORDS 40 /* distinct documents a history draws from */
@@ -459,6 +484,7 @@ int main(void)
         cmocka_unit_test(needs_park_and_wake),
         cmocka_unit_test(file_blobs_are_items_of_their_own),
         cmocka_unit_test(rebuild_gives_the_same),
+        cmocka_unit_test(one_verify_at_a_time),
         cmocka_unit_test(random_histories_end_equal),
     };
 

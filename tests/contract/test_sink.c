@@ -1232,7 +1232,7 @@ static void check_against_rebuild(struct model *m)
     again.live = begin_version(&again, again.live_version);
     while (again.live_at < again.count)
         drive(&again, true, false);
-    CHECK(rf_query_compare(m->f.url, again.f.url, tell_problem, NULL, &report, &err));
+    CHECK(rf_query_compare(m->f.url, again.f.url, tell_problem, NULL, NULL, &report, &err));
     CHECK(rf_query_digest(m->f.url, digest[0], &err));
     CHECK(rf_query_digest(again.f.url, digest[1], &err));
     assert_string_equal(digest[0], digest[1]);

@@ -259,6 +259,31 @@ for suffix in '' -wal -shm .lock; do
 done
 run refuge doctor
 out_matches "doctor names what an interrupted verify left" '^warn +index .*second\.db\.verify. is of'
+cat >hold.py <<'PYTHON'
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+open("held", "w").close()
+time.sleep(600)
+PYTHON
+background python3 hold.py "$REFUGE_HOME/index/second.db.verify.busy"
+wait_for 20 "the lock to be held" test -e held
+for command in verify drop; do
+    run refuge index $command second
+    status_is "$command beside a verify" 11
+    err_matches "says whose" "second\.db' is being verified by process $pid \(python3? hold"
+done
+run refuge doctor
+out_matches "doctor too" "^ok +index .*second\.db' is being verified by process $pid "
+kill "$pid"
+wait "$pid"
+mkdir aside
+mv "$REFUGE_HOME/index/second.db" aside
+run refuge doctor
+out_matches "doctor names what is left of an index that is gone" \
+    "^warn .*second\.db\.verify. is of .*index 'second' is gone; rm "
+is "once" "$(grep -c second "$out")" 1
+mv aside/second.db "$REFUGE_HOME/index"
 run refuge index drop second
 status_is "drop" 0
 is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'second*' | wc -l)" 0

@@ -523,13 +523,13 @@ static void damage(const char *sql, const char *const *words)
     fill(&f, false);
     fill(&again, false);
     rf_buf_init(&lines, 1 << 20);
-    CHECK(rf_query_compare(f.url, again.url, keep_line, &lines, &report, &err));
+    CHECK(rf_query_compare(f.url, again.url, keep_line, &lines, NULL, &report, &err));
     assert_int_equal(report.rows, 7);
     assert_int_equal(report.tables, 1);
     rf_sink_close(f.sink);
     raw(&f, sql);
     f.sink = open_sink(f.url, false);
-    assert_int_equal(rf_query_compare(f.url, again.url, keep_line, &lines, &report, NULL),
+    assert_int_equal(rf_query_compare(f.url, again.url, keep_line, &lines, NULL, &report, NULL),
                      RF_CORRUPT);
     assert_int_not_equal(report.differences, 0);
     for (; *words; words++)
@@ -540,6 +540,47 @@ static void damage(const char *sql, const char *const *words)
         !strstr(sql, "position"))
         assert_string_not_equal(digest[0], digest[1]);
     rf_buf_release(&lines);
+    fixture_release(&f);
+    fixture_release(&again);
+}
+
+struct until {
+    int lines, flag;
+};
+
+static void interrupt_at_line(void *user, const char *line)
+{
+    struct until *until = user;
+
+    (void)line;
+    if (--until->lines == 0)
+        until->flag = 1;
+}
+
+/* Comparing stops when it is asked to, and what it breaks off is no difference. */
+static void comparing_can_be_stopped(void **state)
+{
+    struct rf_compare_report report;
+    struct fixture f, again;
+    struct until until = {.flag = 1};
+
+    (void)state;
+    fixture_init(&f);
+    fixture_init(&again);
+    fill(&f, false);
+    fill(&again, false);
+    CHECK_STATUS(rf_query_compare(f.url, again.url, interrupt_at_line, &until, &until.flag, &report,
+                                  &err),
+                 RF_CANCELLED);
+    assert_int_equal(report.differences, 0);
+    rf_sink_close(f.sink);
+    raw(&f, "DELETE FROM mail; DELETE FROM refuge_parks");
+    f.sink = open_sink(f.url, false);
+    until = (struct until){.lines = 2};
+    CHECK_STATUS(rf_query_compare(f.url, again.url, interrupt_at_line, &until, &until.flag, &report,
+                                  &err),
+                 RF_CANCELLED);
+    assert_int_equal(report.differences, 2);
     fixture_release(&f);
     fixture_release(&again);
 }
@@ -602,10 +643,10 @@ static void letters_of_class_limit_may_differ(void **state)
     fill(&f, true);
     fill(&again, false);
     rf_buf_init(&lines, 1 << 20);
-    CHECK(rf_query_compare(f.url, again.url, keep_line, &lines, &report, &err));
+    CHECK(rf_query_compare(f.url, again.url, keep_line, &lines, NULL, &report, &err));
     assert_int_equal(report.limit_letters, 1);
     assert_int_equal(report.differences, 0);
-    CHECK(rf_query_compare(again.url, f.url, keep_line, &lines, &report, &err));
+    CHECK(rf_query_compare(again.url, f.url, keep_line, &lines, NULL, &report, &err));
     assert_int_equal(report.limit_letters, 1);
     rf_buf_release(&lines);
     fixture_release(&f);
@@ -655,6 +696,7 @@ int main(void)
         cmocka_unit_test(search_finds_inside_scripts_without_spaces),
         cmocka_unit_test(hits_have_names_times_and_pages),
         cmocka_unit_test(compare_names_every_damage),
+        cmocka_unit_test(comparing_can_be_stopped),
         cmocka_unit_test(letters_of_class_limit_may_differ),
         cmocka_unit_test(grams_are_one_two_and_three_long),
     };
