@@ -140,6 +140,8 @@ void rf_warn(struct rf_cli *cli, const char *format, ...) RF_PRINTF(2, 3);
 int rf_fail(struct rf_cli *cli, const struct rf_error *err);
 /* The same for words of one's own. */
 int rf_fail_with(struct rf_cli *cli, int code, const char *format, ...) RF_PRINTF(3, 4);
+/* Behind a failure because of a lock: what option --wait, which was waited_s, would do. */
+void rf_say_wait(struct rf_cli *cli, uint64_t waited_s);
 /* As rf_fail for what reading an argument gave: RF_INVALID and RF_LIMIT mean that it is not what
  * the command takes, RF_EXIT_USAGE. */
 int rf_fail_argument(struct rf_cli *cli, const struct rf_error *err);

@@ -219,10 +219,8 @@ static enum rf_status open_index(const struct work *work, struct rf_index_option
         }
         return status == RF_LOCKED ? RF_CANCELLED : status;
     }
-    if (wait_s == 0) {
-        rf_say(cli, "'--wait SECONDS' waits for the other process");
+    if (wait_s == 0)
         return status;
-    }
     rf_say(cli, "%s; waiting up to %llu s", err->message, (unsigned long long)wait_s);
     rf_error_clear(err);
     options->lock_timeout_ms = wait_s > INT32_MAX / 1000 ? INT32_MAX : (int)wait_s * 1000;
@@ -287,6 +285,7 @@ static int work_on(struct work *work)
     struct rf_error err = {0};
     enum rf_status status = RF_OK;
     bool again = true;
+    int code;
 
     while (again) {
         work->watch = rf_watch_open(cli, work->home, work->follow);
@@ -313,7 +312,10 @@ static int work_on(struct work *work)
                                                      : ENDED_PAUSED);
     if (status == RF_DENIED && work->running) /* another writer came first */
         return rf_fail(cli, &err), RF_EXIT_LOCKED;
-    return fail_index(cli, work->home, &err);
+    code = fail_index(cli, work->home, &err);
+    if (status == RF_LOCKED)
+        rf_say_wait(cli, rf_args_number(&cli->args, "wait"));
+    return code;
 }
 
 static int run_one(struct rf_cli *cli, const char *name, bool follow, bool rebuild)

@@ -191,6 +191,8 @@ struct rf_store *rf_home_store(struct rf_cli *cli, enum rf_store_mode mode, int 
     if (status == RF_OK)
         return store;
     *code = rf_fail(cli, &err);
+    if (status == RF_LOCKED && mode != RF_STORE_READ)
+        rf_say_wait(cli, wait_s);
     if (status == RF_NOT_FOUND) {
         rf_say(cli, "'refuge init' makes the store of a home where it is missing");
         *code = RF_EXIT_NO_HOME;

@@ -295,6 +295,8 @@ struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_hom
     if (status == RF_OK)
         return sink;
     *code = rf_fail(cli, &err);
+    if (status == RF_LOCKED && write)
+        rf_say_wait(cli, wait_s);
     return NULL;
 }
 

@@ -398,6 +398,11 @@ int rf_fail_with(struct rf_cli *cli, int code, const char *format, ...)
     return code;
 }
 
+void rf_say_wait(struct rf_cli *cli, uint64_t waited_s)
+{
+    rf_say(cli, "'--wait SECONDS' waits %s", waited_s ? "longer" : "for the other process");
+}
+
 int rf_fail_argument(struct rf_cli *cli, const struct rf_error *err)
 {
     if (err->status == RF_INVALID || err->status == RF_LIMIT)

@@ -239,11 +239,20 @@ run refuge index run --wait 1
 status_is "a lock that somebody else holds" 11
 err_has "is told with process and command" "process $pid (flock "
 err_has "also while it waits" "waiting up to 1 s"
+err_has "and what would help" "'--wait SECONDS' waits longer"
+for command in run rebuild "retry --all" "drop main" "pause --wait 0"; do
+    # shellcheck disable=SC2086
+    run refuge index $command
+    status_is "index $command on a locked index" 11
+    err_has "says how to wait" "'--wait SECONDS' waits for the other process"
+done
+run refuge index resume
 kill "$pid"
 wait "$pid"
 run flock -n "$REFUGE_HOME/store/home" "$REFUGE" put --wait 0 walk.note
 status_is "the store likewise" 11
 err_matches "with process and command" 'process [0-9]+ \(flock -n '
+err_has "and how to wait" "'--wait SECONDS' waits for the other process"
 
 run refuge index run second
 status_is "a second index" 0
