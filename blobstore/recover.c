@@ -110,8 +110,7 @@ static enum rf_status open_last(struct recovery *r, struct rf_error *err)
         return rf_error_errno(err, RF_IO, errno, "cannot open segment %s", name);
     r->size = (uint64_t)st.st_size;
     if (r->has_head && (r->head.segment_first != r->place.first ||
-                        r->head.segment_attempt != r->place.attempt ||
-                        r->head.segment_end > r->size))
+                        r->head.segment_attempt != r->place.attempt))
         r->has_head = false; /* of another history, or of the segment before */
     return RF_OK;
 }
@@ -236,7 +235,9 @@ static bool fits(const struct recovery *r, const struct rf_scanned *found)
                                found->record.chain == r->point.chain);
 }
 
-/* Nothing sound follows, yet the head or a run knows of more: go on behind it. */
+/* Nothing sound follows, yet the head or a run knows of more: go on behind it. The file may end
+ * before that, when its end was cut off; what is written next then stands behind a hole, where no
+ * record that was cut through reaches. */
 static void pass_damaged_end(struct recovery *r)
 {
     uint64_t seq = r->covered;
@@ -255,7 +256,8 @@ static void pass_damaged_end(struct recovery *r)
     } else {
         struct rf_log_record unknown = {.seq = seq};
         r->point.chain = rf_log_chain(r->point.chain, &unknown);
-        r->point.end = r->size & ~(uint64_t)(RF_LOG_ALIGN - 1);
+        if (r->point.end < r->size)
+            r->point.end = r->size & ~(uint64_t)(RF_LOG_ALIGN - 1);
         r->point.has_segment = false; /* where it ends is not known: leave it as it is */
     }
     r->point.next_seq = seq + 1;

@@ -435,6 +435,100 @@ static void a_bad_last_record_that_was_published_is_not_cut_off(void **state)
     }
 }
 
+static void make_eight(void)
+{
+    struct rf_store *store = open_store(RF_STORE_CREATE);
+
+    put_texts(store, 0, 8);
+    rf_store_close(store);
+}
+
+/* What a feed gives behind a cursor; the sequence of the first change in *seq. */
+static int count_behind(struct rf_store *store, const struct rf_cursor *cursor, uint64_t *seq)
+{
+    struct rf_feed *feed = NULL;
+    struct rf_change change;
+    int count = 0;
+
+    OK(rf_feed_open(&feed, store, cursor, &err));
+    while (rf_feed_next(feed, &change, 0, NULL) == RF_OK) {
+        if (count++ == 0)
+            *seq = change.seq;
+    }
+    rf_feed_close(feed);
+    return count;
+}
+
+static struct rf_cursor end_of(struct rf_store *store)
+{
+    struct rf_feed *feed = NULL;
+    struct rf_change change;
+    struct rf_cursor cursor;
+
+    OK(rf_feed_open(&feed, store, NULL, &err));
+    while (rf_feed_next(feed, &change, 0, NULL) == RF_OK)
+        continue;
+    rf_feed_cursor(feed, &cursor);
+    rf_feed_close(feed);
+    return cursor;
+}
+
+/* Cut off what was published, in a record's header, payload or before it; with and without the
+ * head; and open the store some times before the next put. The lost changes keep their numbers,
+ * nobody takes the new ones for them, and a cursor behind them holds. */
+static void lose_the_end_and_go_on(size_t cut, bool with_head, int opened)
+{
+    char segment[512];
+    struct rf_store *store;
+    struct rf_verify_report report;
+    struct rf_cursor cursor;
+    uint64_t seq = 0;
+    int damaged;
+
+    make_eight();
+    store = open_store(RF_STORE_READ);
+    cursor = end_of(store);
+    rf_store_close(store);
+    assert_true(file_at("log", 0, segment));
+    assert_int_equal(truncate(segment, (off_t)(BEGIN + cut)), 0);
+    if (!with_head)
+        assert_int_equal(unlink(path_of("head")), 0);
+    while (opened-- > 0)
+        rf_store_close(open_store(RF_STORE_WRITE));
+    for (int i = 8; i < 10; i++) {
+        store = open_store(RF_STORE_WRITE);
+        put_texts(store, i, i + 1);
+        rf_store_close(store);
+    }
+    store = open_store(RF_STORE_READ);
+    assert_int_equal(count_texts(store, 0, 8), cut / SPAN);
+    assert_int_equal(count_texts(store, 8, 10), 2);
+    assert_int_equal(count_changes(store, &damaged), cut / SPAN + 2);
+    assert_int_equal(verify(store, &report), RF_CORRUPT);
+    assert_int_equal(report.corrupt, 8 - cut / SPAN);
+    cursor.has_chain = with_head;
+    assert_int_equal(count_behind(store, &cursor, &seq), 2);
+    assert_int_equal(seq, 9);
+    rf_store_close(store);
+    store = open_store(RF_STORE_WRITE);
+    put_texts(store, 0, 10); /* what was lost can be put again */
+    assert_int_equal(count_texts(store, 0, 10), 10);
+    rf_store_close(store);
+    tear_down(NULL);
+    set_up(NULL);
+}
+
+static void a_log_that_lost_its_end_goes_on_behind_it(void **state)
+{
+    static const size_t cuts[] = {3 * SPAN, 3 * SPAN + 50, 3 * SPAN + 104, 5 * SPAN + 101};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+        for (int opened = 0; opened < 3; opened++)
+            for (int with_head = 0; with_head < 2; with_head++)
+                lose_the_end_and_go_on(cuts[i], with_head, opened);
+}
+
 /* Nothing in the only segment holds, and the head knows that it did. */
 static void a_segment_damaged_throughout_is_not_taken_for_an_unfinished_one(void **state)
 {
@@ -1377,6 +1471,7 @@ int main(int argc, char **argv)
         TEST(a_bad_record_before_a_later_batch_is_kept_and_told),
         TEST(a_put_replaces_a_damaged_copy),
         TEST(a_bad_last_record_that_was_published_is_not_cut_off),
+        TEST(a_log_that_lost_its_end_goes_on_behind_it),
         TEST(a_segment_damaged_throughout_is_not_taken_for_an_unfinished_one),
         TEST(a_lost_log_is_not_begun_anew),
         TEST(every_other_file_and_folder_can_be_lost),
