@@ -183,6 +183,17 @@ static enum rf_status give(struct disk_feed *feed, struct rf_change *out, struct
     return RF_OK;
 }
 
+/* Behind changes that cannot be read the chain may still be known: the next change says it, or the
+ * head. */
+static void position_behind_lost(struct disk_feed *feed)
+{
+    struct rf_head_state state;
+
+    feed->seq = feed->last.lost_to;
+    feed->chain_known = rf_disk_state(feed->disk, &state, NULL) == RF_OK &&
+                        chain_after(feed->disk, &state, feed->seq, &feed->chain, NULL) == RF_OK;
+}
+
 /* The next of the changes up to feed->end. RF_END: all were given. */
 static enum rf_status try_next(struct disk_feed *feed, struct rf_change *out, struct rf_error *err)
 {
@@ -192,8 +203,7 @@ static enum rf_status try_next(struct disk_feed *feed, struct rf_change *out, st
     if (status == RF_OK)
         return give(feed, out, err);
     if (status == RF_CORRUPT && feed->last.lost_to > 0) {
-        feed->seq = feed->last.lost_to;
-        feed->chain_known = false;
+        position_behind_lost(feed);
         *out = (struct rf_change){.seq = feed->last.lost_from};
         rf_disk_feed_cursor(&feed->base, &out->cursor);
     }

@@ -176,6 +176,7 @@ static int tell_totals(const struct work *work, enum ending ending)
     rf_summary_int(cli, "unmatched", (int64_t)totals->unmatched);
     rf_summary_int(cli, "dead_letters", (int64_t)counts.dead_letters);
     rf_summary_int(cli, "parked", (int64_t)totals->parked);
+    rf_summary_int(cli, "damaged", (int64_t)totals->damaged);
     rf_summary_int(cli, "broken_mappers", (int64_t)work->broken);
     rf_summary_int(cli, "stopped_mappers", (int64_t)work->stopped);
     rf_summary_int(cli, "map_cpu_us", (int64_t)totals->pool_cpu_us);
@@ -191,12 +192,16 @@ static int tell_totals(const struct work *work, enum ending ending)
     if (counts.dead_letters)
         rf_say(cli, "%llu set aside; 'refuge index errors%s' says why",
                (unsigned long long)counts.dead_letters, work->home->argument);
+    if (totals->damaged)
+        rf_say(cli, "%s passed over, damaged in the store; 'refuge store verify' names %s",
+               RF_COUNT(totals->damaged, "change"), totals->damaged == 1 ? "it" : "them");
     if (counts.parked_need)
         rf_say(cli, "%llu wait%s for blobs that are not in the store",
                (unsigned long long)counts.parked_need, counts.parked_need == 1 ? "s" : "");
     if (ending == ENDED_STOPPED)
         return RF_EXIT_STOPPED;
-    return counts.dead_letters || work->broken || work->stopped ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
+    return counts.dead_letters || totals->damaged || work->broken || work->stopped
+               ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }
 
 /* Open, waiting for another writer as --wait says; a follower that had the index before waits as
@@ -237,6 +242,7 @@ static void add_totals(struct work *work, const struct rf_index *index)
     sum->items += one.items;
     sum->rows += one.rows;
     sum->unmatched += one.unmatched;
+    sum->damaged += one.damaged;
     sum->pool_cpu_us += one.pool_cpu_us;
     sum->sink_us += one.sink_us;
     sum->feed_us += one.feed_us;

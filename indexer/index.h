@@ -18,6 +18,7 @@ struct rf_index_progress {
     uint64_t changes_done, changes_total; /* of the lane being driven */
     uint64_t items, rows, dead_letters, parked;
     uint64_t unmatched;                   /* blobs and files that no mapper takes */
+    uint64_t damaged;                     /* changes passed over: the store cannot read them */
     bool building;                        /* a lane beside the live one */
     uint64_t pool_cpu_us, sink_us, feed_us; /* spent by stage */
 };

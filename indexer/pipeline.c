@@ -409,6 +409,14 @@ static void close_batch(struct rf_pipeline *p, struct rf_batch *batch)
     batch->closed = true;
 }
 
+/* Bad records cost themselves only; `store verify` names them. change->seq is the first of them,
+ * its cursor stands behind the last. */
+static void pass_damaged(struct rf_pipeline *p, const struct rf_change *change, const char *why)
+{
+    warn(p, why);
+    p->options.progress->damaged += change->cursor.seq - change->seq + 1;
+}
+
 /* Read changes while there is room. Sets at_end when the queue, or until_seq, is reached. */
 static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, struct rf_error *err)
 {
@@ -418,7 +426,7 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
     while (has_room(p) && !p->next.closed) {
         struct rf_batch *batch = reading_batch(p);
         struct rf_error why = {0};
-        struct rf_change change;
+        struct rf_change change = {0};
         struct rf_unit *unit;
         struct rf_cursor at;
         enum rf_status status;
@@ -431,7 +439,8 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
         if (p->has_seen) {
             change = p->seen;
             p->has_seen = false;
-            status = RF_OK;
+            status = p->seen_status;
+            why = p->seen_why;
         } else {
             status = rf_feed_next(p->feed, &change, 0, &why);
         }
@@ -439,18 +448,18 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
             p->at_end = true;
             break;
         }
-        if (status == RF_CORRUPT) { /* one bad record costs itself only; `store verify` names it */
-            warn(p, why.message);
-            continue;
-        }
-        if (status != RF_OK) {
+        unit = NULL;
+        if (status == RF_CORRUPT && change.cursor.seq > 0) {
+            pass_damaged(p, &change, why.message);
+        } else if (status != RF_OK) {
             if (err)
                 *err = why;
             return status;
+        } else {
+            status = unit_of_change(p, &change, &unit, err);
+            if (status != RF_OK)
+                return status;
         }
-        status = unit_of_change(p, &change, &unit, err);
-        if (status != RF_OK)
-            return status;
         if (batch->changes++ == 0)
             batch->started_us = now_us();
         batch->to = change.cursor;
@@ -1301,12 +1310,14 @@ enum rf_status rf_pipeline_wait(struct rf_pipeline *p, int timeout_ms, struct rf
         status = start_reading(p, err);
     if (status != RF_OK || p->has_seen)
         return status;
-    status = rf_feed_next(p->feed, &p->seen, timeout_ms, err);
-    p->has_seen = status == RF_OK;
-    if (status == RF_CORRUPT) { /* the next reading goes on behind it */
-        warn(p, err ? err->message : "a record of the change queue is corrupt, skipped");
+    rf_error_clear(&p->seen_why);
+    status = rf_feed_next(p->feed, &p->seen, timeout_ms, &p->seen_why);
+    p->has_seen = status == RF_OK || status == RF_CORRUPT;
+    p->seen_status = status;
+    if (status == RF_CORRUPT) /* the next reading tells and passes it */
         status = RF_OK;
-    }
+    else if (status != RF_OK && err)
+        *err = p->seen_why;
     if (status == RF_TIMEOUT || status == RF_CANCELLED || status == RF_OK)
         rf_error_clear(err);
     return status;

@@ -64,6 +64,8 @@ struct rf_pipeline {
     bool broken;                   /* abandoned: read again from the position */
     bool has_seen;                 /* rf_pipeline_wait took `seen` from the feed */
     struct rf_change seen;
+    enum rf_status seen_status;    /* RF_OK; RF_CORRUPT: it cannot be read, */
+    struct rf_error seen_why;      /* for this reason */
     struct rf_batch current, next;
     bool open;                     /* a transaction is open for the current batch */
     char position[RF_POSITION_SIZE];

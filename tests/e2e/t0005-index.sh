@@ -318,4 +318,23 @@ done
 refuge index drop main -q
 run refuge index run main
 status_is "drop and run make it anew" 0
+
+# A log that lost its end: what was indexed stays, what is read again is what is left.
+REFUGE_HOME=$tmp/cut
+refuge init -q >/dev/null
+for number in 1 2 3 4 5 6 7 8 9; do
+    printf '{"a":%s}' $number | refuge put - >/dev/null
+done
+refuge index run -q
+truncate -s 700 "$REFUGE_HOME"/store/home/log/*
+run refuge index run
+status_is "what was indexed before is up to date" 0
+run refuge index rebuild
+status_is "a rebuild passes over what was lost" 3
+err_has "names it" "changes 6 to 9 of the log are damaged"
+err_has "and counts it" "5 changes passed over, damaged in the store; 'refuge store verify' names them"
+printf '{"b":1}' | refuge put - >/dev/null
+run refuge index run
+status_is "what is new is behind it" 0
+err_has "and mapped" "1 item and 1 row"
 done_testing
