@@ -5,6 +5,9 @@
  *  - a batch commits with the position after its last change, only when all its items are written;
  *  - a tombstone, an arrival and an item are written in whatever order they are ready: the sink
  *    refuses what is older than what it holds, so order within a batch does not matter;
+ *  - what is written without parts is written by another thread (writer.h). The sink is this
+ *    thread's only after rf_pipeline_settle: to begin, commit or roll back, for the edges of parts,
+ *    for parks. So a query always sees all that was put before it;
  *  - memory is bounded by WINDOW_UNITS and WINDOW_BYTES, not by the backlog: reading stops there;
  *  - on any failure the transaction is rolled back and everything under way forgotten: the
  *    committed position is the truth, and reading it again does the same work again.
@@ -25,6 +28,7 @@
 #define WINDOW_BYTES ((size_t)24 << 20)  /* of content held by them */
 #define LARGE_MAX 4u                     /* large units of a depth between submit and DONE */
 #define PARTS_CHUNK 256u                 /* parts looked at together */
+#define WRITE_GROUP 64u                  /* units handed to the writer together */
 #define SCRATCH_MAX ((size_t)1 << 30)    /* bytes to write one item: keys of a million parts */
 
 /* Parts of a written unit that are still to become units: where they stand in its result. What a
@@ -56,44 +60,6 @@ static int64_t now_us(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-static void queue_init(struct rf_queue *queue)
-{
-    queue->head = NULL;
-    queue->tail = &queue->head;
-    queue->count = 0;
-}
-
-static void queue_put(struct rf_queue *queue, struct rf_unit *unit)
-{
-    unit->next = NULL;
-    *queue->tail = unit;
-    queue->tail = &unit->next;
-    queue->count++;
-}
-
-static void queue_put_first(struct rf_queue *queue, struct rf_unit *unit)
-{
-    unit->next = queue->head;
-    if (!queue->head)
-        queue->tail = &unit->next;
-    queue->head = unit;
-    queue->count++;
-}
-
-static struct rf_unit *queue_take(struct rf_queue *queue)
-{
-    struct rf_unit *unit = queue->head;
-
-    if (unit) {
-        queue->head = unit->next;
-        if (!queue->head)
-            queue->tail = &queue->head;
-        unit->next = NULL;
-        queue->count--;
-    }
-    return unit;
 }
 
 static void warn(struct rf_pipeline *p, const char *line)
@@ -224,7 +190,7 @@ static void unit_ready(struct rf_pipeline *p, struct rf_unit *unit)
     if (unit == p->fetch.unit)
         p->fetch.mapped = true;
     else
-        queue_put(ready_queue(p, unit), unit);
+        rf_queue_put(ready_queue(p, unit), unit);
 }
 
 void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch)
@@ -246,7 +212,7 @@ void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_ba
         unit->missing.algo)
         unit_ready(p, unit);
     else
-        queue_put(is_large(p, unit) ? &p->large : &p->queued, unit);
+        rf_queue_put(is_large(p, unit) ? &p->large : &p->queued, unit);
 }
 
 /* QUEUED -> MAPPING, or READY when no mapper wants it. RF_UNAVAILABLE: the pool is full. */
@@ -278,7 +244,7 @@ static enum rf_status submit_large(struct rf_pipeline *p, struct rf_error *err)
     enum rf_status status = RF_OK;
 
     for (size_t i = p->large.count; i > 0; i--) { /* once around: the others keep their order */
-        struct rf_unit *unit = queue_take(&p->large);
+        struct rf_unit *unit = rf_queue_take(&p->large);
 
         if (status == RF_OK && p->large_out[unit->depth] < LARGE_MAX) {
             status = submit_unit(p, unit, err);
@@ -288,7 +254,7 @@ static enum rf_status submit_large(struct rf_pipeline *p, struct rf_error *err)
                 continue;
             }
         }
-        queue_put(&p->large, unit);
+        rf_queue_put(&p->large, unit);
     }
     return status == RF_UNAVAILABLE ? RF_OK : status;
 }
@@ -298,11 +264,11 @@ static enum rf_status submit_units(struct rf_pipeline *p, struct rf_error *err)
     enum rf_status status = submit_large(p, err);
 
     while (status == RF_OK && p->queued.head) {
-        struct rf_unit *unit = queue_take(&p->queued);
+        struct rf_unit *unit = rf_queue_take(&p->queued);
 
         status = submit_unit(p, unit, err);
         if (status != RF_OK)
-            queue_put_first(&p->queued, unit);
+            rf_queue_put_first(&p->queued, unit);
     }
     return status == RF_UNAVAILABLE ? RF_OK : status; /* the pool is full: take results first */
 }
@@ -487,6 +453,7 @@ enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err)
 
     if (p->open)
         return RF_OK;
+    assert(rf_writer_idle(p->writer)); /* what it writes belongs to an open transaction */
     status = rf_sink_begin(p->options.sink, p->options.lane, p->position, err);
     p->open = status == RF_OK;
     return status;
@@ -593,11 +560,12 @@ static enum rf_status fill_call(struct rf_pipeline *p, struct rf_unit *unit,
     case RF_CALL_SLOW:
         to->outcome = RF_SINK_PARKED_SLOW;
         to->reason = "waits for the slow lane";
+        unit->tally.slow = true;
         return RF_OK;
     case RF_CALL_MISSING:
         to->outcome = RF_SINK_PARKED_NEED;
         to->reason = "needs a blob that is not there";
-        p->current.parked_need = true;
+        unit->tally.need = true;
         return fill_needs(p, unit, call, to, err);
     }
     return rf_error_set(err, RF_INVALID, "unknown outcome %d of a call", (int)call->outcome);
@@ -614,7 +582,7 @@ static size_t fill_without_content(struct rf_pipeline *p, struct rf_unit *unit,
     if (!unit->dead) {
         need = rf_arena_alloc(&p->scratch, sizeof *need);
         need->ref = unit->missing;
-        p->current.parked_need = true;
+        unit->tally.need = true;
     }
     for (size_t i = 0; i < count; i++) {
         calls[i] = (struct rf_sink_call){.mapper = indexes[i], .attempts = unit->attempts + 1};
@@ -657,31 +625,31 @@ static enum rf_status put_item(struct rf_pipeline *p, struct rf_unit *unit,
     int64_t started = now_us();
     enum rf_status status = rf_sink_put(p->options.sink, &item, stale, err);
 
-    p->options.progress->sink_us += (uint64_t)(now_us() - started);
+    unit->tally.sink_us += (uint64_t)(now_us() - started);
     return status;
 }
 
-static void count_calls(struct rf_pipeline *p, const struct rf_unit *unit,
+static void tally_calls(const struct rf_pipeline *p, struct rf_unit *unit,
                         const struct rf_sink_call *calls, size_t count)
 {
-    struct rf_index_progress *progress = p->options.progress;
+    struct rf_unit_tally *tally = &unit->tally;
     bool matched = false;
 
-    progress->items++;
+    tally->items++;
     for (size_t i = 0; i < count; i++) {
         matched |= calls[i].outcome != RF_SINK_NONE;
-        progress->dead_letters += calls[i].outcome == RF_SINK_DEAD;
-        progress->parked += calls[i].outcome == RF_SINK_PARKED_SLOW ||
-                            calls[i].outcome == RF_SINK_PARKED_NEED;
+        tally->dead_letters += calls[i].outcome == RF_SINK_DEAD;
+        tally->parked += calls[i].outcome == RF_SINK_PARKED_SLOW ||
+                         calls[i].outcome == RF_SINK_PARKED_NEED;
         if (unit->result && calls[i].outcome == RF_SINK_ROWS) {
             for (size_t j = 0; j < unit->result->call_count; j++) {
                 if (unit->result->calls[j].mapper == p->mappers[calls[i].mapper].mapper)
-                    progress->rows += unit->result->calls[j].rows;
+                    tally->rows += unit->result->calls[j].rows;
             }
         }
     }
-    progress->unmatched += !matched && unit->kind == RF_UNIT_ITEM && !unit->only_calls &&
-                           unit->item.kind != RF_ITEM_PART && !p->options.partial;
+    tally->unmatched += !matched && unit->kind == RF_UNIT_ITEM && !unit->only_calls &&
+                        unit->item.kind != RF_ITEM_PART && !p->options.partial;
 }
 
 static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,
@@ -887,9 +855,7 @@ static enum rf_status write_once(struct rf_pipeline *p, struct rf_unit *unit, st
         status = put_item(p, unit, calls, count, &stale, err);
     if (status != RF_OK || stale)
         return status;
-    count_calls(p, unit, calls, count);
-    for (size_t i = 0; i < count; i++)
-        p->parks_dirty |= calls[i].outcome == RF_SINK_PARKED_SLOW;
+    tally_calls(p, unit, calls, count);
     return any_parts(unit, calls, count) ? write_all_parts(p, unit, calls, count, err) : RF_OK;
 }
 
@@ -921,10 +887,8 @@ static enum rf_status write_result(struct rf_pipeline *p, struct rf_unit *unit,
 static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
                                  struct rf_error *err)
 {
-    enum rf_status status = rf_pipeline_begin(p, err);
+    enum rf_status status = RF_OK;
 
-    if (status != RF_OK)
-        return status;
     if (unit->kind == RF_UNIT_REMOVE)
         return rf_sink_remove(p->options.sink, &unit->item.ref, unit->item.seq,
                               unit->item.timestamp_us, err);
@@ -935,43 +899,133 @@ static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
     return status;
 }
 
-/* Tell the sink what is about to be written. How many units of the queue it was told of. */
+/* Tell the sink what is about to be written. How many units it was told of. */
 static enum rf_status expect_units(struct rf_pipeline *p, const struct rf_unit *unit,
                                    size_t *told, struct rf_error *err)
 {
     const char *keys[RF_SINK_EXPECT_MAX] = {NULL};
     size_t count = 0;
-    enum rf_status status = rf_pipeline_begin(p, err);
 
     for (*told = 0; unit && *told < RF_SINK_EXPECT_MAX; unit = unit->next, ++*told)
         if (unit->kind != RF_UNIT_ARRIVED)
             keys[count++] = unit->key;
-    return status == RF_OK ? rf_sink_expect(p->options.sink, keys, count, err) : status;
+    return rf_sink_expect(p->options.sink, keys, count, err);
 }
 
-/* READY -> WRITTEN, of all that may be written with the current batch. */
-static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
+/* WRITING: in the writer's thread. Of the pipeline it touches the sink, scratch, and what does not
+ * change in a drive. */
+static enum rf_status write_units(void *user, struct rf_unit *units, struct rf_error *err)
+{
+    size_t told;
+    enum rf_status status = expect_units(user, units, &told, err);
+
+    for (struct rf_unit *unit = units; unit && status == RF_OK; unit = unit->next)
+        status = write_unit(user, unit, err);
+    return status;
+}
+
+/* Enter what was written of a unit into the pipeline's books. */
+static void count_written(struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    struct rf_index_progress *progress = p->options.progress;
+    const struct rf_unit_tally *tally = &unit->tally;
+
+    progress->items += tally->items;
+    progress->rows += tally->rows;
+    progress->unmatched += tally->unmatched;
+    progress->dead_letters += tally->dead_letters;
+    progress->parked += tally->parked;
+    progress->sink_us += tally->sink_us;
+    p->current.parked_need |= tally->need;
+    p->parks_dirty |= tally->slow;
+}
+
+/* WRITING -> DONE, of all that the writer is through with. */
+static void finish_written(struct rf_pipeline *p, struct rf_queue *written)
 {
     struct rf_unit *unit;
-    size_t told = 0;
 
-    while (p->ready[0].head) {
-        enum rf_status status = RF_OK;
-
-        if (told == 0)
-            status = expect_units(p, p->ready[0].head, &told, err);
-        unit = queue_take(&p->ready[0]);
-        told--;
-        if (status == RF_OK)
-            status = write_unit(p, unit, err);
-        if (unit->parts && status == RF_OK)
-            queue_put_first(&p->expanding, unit);
-        else
-            rf_pipeline_done(p, unit);
-        if (status != RF_OK)
-            return status;
+    while ((unit = rf_queue_take(written))) {
+        count_written(p, unit);
+        rf_pipeline_done(p, unit);
     }
-    return RF_OK;
+}
+
+static enum rf_status take_written(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_queue written;
+    enum rf_status status;
+
+    rf_queue_init(&written);
+    status = rf_writer_take(p->writer, &written, err);
+    finish_written(p, &written);
+    return status;
+}
+
+enum rf_status rf_pipeline_settle(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_queue written;
+    enum rf_status status;
+
+    if (rf_writer_idle(p->writer))
+        return RF_OK;
+    rf_queue_init(&written);
+    status = rf_writer_settle(p->writer, &written, err);
+    finish_written(p, &written);
+    return status;
+}
+
+/* Whether a unit was cut into parts: their edges are written piece by piece. */
+static bool has_parts(const struct rf_unit *unit)
+{
+    for (size_t i = 0; unit->result && i < unit->result->call_count; i++) {
+        if (unit->result->calls[i].parts)
+            return true;
+    }
+    return false;
+}
+
+/* READY -> WRITTEN or DONE, here: cutting reads content, which is this thread's. */
+static enum rf_status write_with_parts(struct rf_pipeline *p, struct rf_unit *unit,
+                                       struct rf_error *err)
+{
+    enum rf_status status = write_unit(p, unit, err);
+
+    count_written(p, unit);
+    if (unit->parts && status == RF_OK)
+        rf_queue_put_first(&p->expanding, unit);
+    else
+        rf_pipeline_done(p, unit);
+    return status;
+}
+
+/* READY -> WRITING, of all that may be written with the current batch. */
+static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_queue *ready = &p->ready[0], group;
+    enum rf_status status = ready->head ? rf_pipeline_begin(p, err) : RF_OK;
+    size_t told = 0; /* of those ready, by this thread */
+
+    rf_queue_init(&group);
+    while (status == RF_OK && ready->head) {
+        bool parts = has_parts(ready->head);
+
+        if (parts || group.count == WRITE_GROUP)
+            rf_writer_put(p->writer, &group);
+        if (parts)
+            status = rf_pipeline_settle(p, err);
+        if (parts && status == RF_OK && told == 0)
+            status = expect_units(p, ready->head, &told, err);
+        if (status != RF_OK)
+            break;
+        told -= told > 0;
+        if (parts)
+            status = write_with_parts(p, rf_queue_take(ready), err);
+        else
+            rf_queue_put(&group, rf_queue_take(ready));
+    }
+    rf_writer_put(p->writer, &group);
+    return status;
 }
 
 /* The part at the list's place, made a unit. Its bytes are hashed once more: keys are not kept. */
@@ -1035,7 +1089,7 @@ static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
             return status;
         rf_pipeline_enter(p, child, &p->current);
         if (++list->at == list->count) {
-            queue_take(&p->expanding);
+            rf_queue_take(&p->expanding);
             rf_pipeline_done(p, unit);
         }
     }
@@ -1091,6 +1145,7 @@ static enum rf_status take_results(struct rf_pipeline *p, int timeout_ms, struct
             return status;
         }
         unit->result = result;
+        p->taken++;
         note_calls(p, unit);
         unit_ready(p, unit);
     }
@@ -1106,7 +1161,7 @@ static void begin_next_batch(struct rf_pipeline *p)
     p->current = p->next;
     if (p->ready[1].head) {
         p->ready[0] = p->ready[1];
-        queue_init(&p->ready[1]);
+        rf_queue_init(&p->ready[1]);
     }
     p->next = (struct rf_batch){.number = number + 1};
 }
@@ -1119,7 +1174,7 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
     bool parked_need = batch->parked_need;
     enum rf_status status;
 
-    assert(batch->outstanding == 0);
+    assert(batch->outstanding == 0 && rf_writer_idle(p->writer));
     if (batch->to.seq)
         rf_cursor_format(&batch->to, to);
     else /* only parks were written */
@@ -1146,6 +1201,7 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
 /* Forget everything under way. */
 static void forget_units(struct rf_pipeline *p)
 {
+    (void)!rf_pipeline_settle(p, NULL);
     rf_pool_cancel(p->options.pool);
     rf_parks_drop_fetch(p);
     while (p->all)
@@ -1153,11 +1209,11 @@ static void forget_units(struct rf_pipeline *p)
     for (size_t i = 0; i < p->shuffled; i++)
         rf_unit_release(p->shuffle[i]);
     p->shuffled = 0;
-    queue_init(&p->queued);
-    queue_init(&p->large);
-    queue_init(&p->ready[0]);
-    queue_init(&p->ready[1]);
-    queue_init(&p->expanding);
+    rf_queue_init(&p->queued);
+    rf_queue_init(&p->large);
+    rf_queue_init(&p->ready[0]);
+    rf_queue_init(&p->ready[1]);
+    rf_queue_init(&p->expanding);
 }
 
 /* Undo what is not committed; the committed position is the truth. */
@@ -1216,8 +1272,13 @@ static void look_for_stop(struct rf_pipeline *p, struct drive *drive)
 /* Commit when every item of the current batch is written, or close the transaction of parks. */
 static enum rf_status commit_if_done(struct rf_pipeline *p, struct rf_error *err)
 {
+    enum rf_status status;
+
     if (!p->current.closed || p->current.outstanding || p->expanding.head || p->ready[0].head)
         return RF_OK;
+    status = rf_pipeline_settle(p, err); /* parks that are written hold up no batch */
+    if (status != RF_OK)
+        return status;
     if (p->current.changes || p->open)
         return commit_batch(p, err);
     p->current.closed = false;
@@ -1239,10 +1300,11 @@ static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idl
     bool parks_left = false, went = false;
     uint64_t batch = p->current.number;
     size_t units = p->units;
-    enum rf_status status = RF_OK;
+    uint64_t taken = p->taken;
+    enum rf_status status = take_written(p, err);
 
     look_for_stop(p, drive);
-    if (!drive->stopping)
+    if (status == RF_OK && !drive->stopping)
         status = read_changes(p, drive->until_seq, err);
     if (drive->stopping && p->fetch.mapped)
         rf_parks_drop_fetch(p);
@@ -1268,8 +1330,9 @@ static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idl
     *idle = !p->open && p->current.changes == 0 && p->next.changes == 0 && p->batch_units == 0 &&
             (drive->stopping ? drive->answer == RF_CANCELLED || p->units == 0
                              : p->at_end && p->units == 0 && !parks_left && !p->parks_dirty);
-    if (!*idle && !went && p->units && p->units == units && p->current.number == batch)
-        status = take_results(p, 50, err);
+    if (!*idle && !went && p->units && p->units == units && p->taken == taken &&
+        p->current.number == batch)
+        status = rf_writer_idle(p->writer) ? take_results(p, 50, err) : rf_pipeline_settle(p, err);
     tell_progress(p, false);
     return status;
 }
@@ -1362,13 +1425,15 @@ enum rf_status rf_pipeline_open(struct rf_pipeline **out, const struct rf_pipeli
     p->options.mappers = p->mappers;
     snprintf(p->position, sizeof p->position, "%s", options->position);
     p->random = options->shuffle_seed * 0x9e3779b97f4a7c15u + 1;
-    queue_init(&p->queued);
-    queue_init(&p->large);
-    queue_init(&p->ready[0]);
-    queue_init(&p->ready[1]);
-    queue_init(&p->expanding);
+    rf_queue_init(&p->queued);
+    rf_queue_init(&p->large);
+    rf_queue_init(&p->ready[0]);
+    rf_queue_init(&p->ready[1]);
+    rf_queue_init(&p->expanding);
     rf_arena_init(&p->scratch, SCRATCH_MAX);
-    status = start_reading(p, err);
+    status = rf_writer_open(&p->writer, write_units, p, err);
+    if (status == RF_OK)
+        status = start_reading(p, err);
     if (status != RF_OK) {
         rf_pipeline_close(p);
         return status;
@@ -1388,6 +1453,7 @@ void rf_pipeline_close(struct rf_pipeline *p)
     while (atomic_load(&p->waking))
         sched_yield();
     rf_feed_close(feed);
+    rf_writer_close(p->writer);
     rf_arena_release(&p->scratch);
     free(p);
 }

@@ -11,8 +11,10 @@
  *   ---------  --------------------------------------  -----------------------  -----------------
  *   QUEUED     content known, waits for room           submit_units             MAPPING | QUEUED
  *   MAPPING    lent to the pool                        take_results             READY
- *   READY      outcome known, or none needed (a        write_ready, when its    WRITTEN
+ *   READY      outcome known, or none needed (a        write_ready, when its    WRITING | WRITTEN
  *              tombstone, an arrival)                  batch is the current one
+ *   WRITING    without parts: lent to the writer       finish_written           DONE
+ *              (writer.h)
  *   WRITTEN    in the open transaction; its new parts  expand_parts             DONE
  *              become units of the same batch
  *   DONE       nothing left; memory lives on while a   release_unit             -

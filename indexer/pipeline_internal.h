@@ -11,15 +11,11 @@
 
 #include "indexer/pipeline.h"
 #include "indexer/unit.h"
+#include "indexer/writer.h"
 
 #define RF_LANE_MAPPERS_MAX 64u /* of a lane; the pool's maximum of one item */
 #define RF_SHUFFLE_BLOCK 512u   /* changes mapped in another order together */
 #define RF_SLOW_MAX 16u         /* parks under way */
-
-struct rf_queue {
-    struct rf_unit *head, **tail;
-    size_t count;
-};
 
 /* An item on the way from a stored blob to a parked part. */
 struct rf_fetch_step {
@@ -67,6 +63,7 @@ struct rf_pipeline {
     enum rf_status seen_status;    /* RF_OK; RF_CORRUPT: it cannot be read, */
     struct rf_error seen_why;      /* for this reason */
     struct rf_batch current, next;
+    struct rf_writer *writer;      /* has the sink and scratch while it is not idle */
     bool open;                     /* a transaction is open for the current batch */
     char position[RF_POSITION_SIZE];
     uint64_t position_seq;
@@ -81,6 +78,7 @@ struct rf_pipeline {
     struct rf_unit *all;           /* under way, in no order */
     size_t units, bytes;           /* of them */
     size_t batch_units;            /* of them that belong to a batch */
+    uint64_t taken;                /* results so far */
     bool at_end;                   /* the last look found no more changes */
     struct rf_unit *slow[RF_SLOW_MAX]; /* parks under way; held */
     size_t slow_count;
@@ -98,7 +96,10 @@ struct rf_pipeline {
 void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch);
 /* The pipeline is through with a unit. */
 void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit);
-/* A transaction for what is to be written. */
+/* Wait until the writer is idle: the sink is this thread's until units are ready. What fails in
+ * the writer is told here, or at the next turn. */
+RF_MUST_USE enum rf_status rf_pipeline_settle(struct rf_pipeline *p, struct rf_error *err);
+/* A transaction for what is to be written. The writer is idle, or there is one. */
 RF_MUST_USE enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err);
 
 /* ---- pipeline_parks.c ---- */

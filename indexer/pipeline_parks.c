@@ -52,6 +52,7 @@ static enum rf_status look_for_needs(struct rf_pipeline *p, const struct rf_sink
 
 enum rf_status rf_parks_check_needs(struct rf_pipeline *p, struct rf_error *err)
 {
+    assert(rf_writer_idle(p->writer));
     for (size_t m = 0; m < p->options.mapper_count; m++) {
         struct rf_sink_park parks[PARKS_READ];
         int64_t after = 0;
@@ -466,6 +467,9 @@ enum rf_status rf_parks_fetch(struct rf_pipeline *p, bool *went, struct rf_error
     *went = false;
     if (!unit || !fetch->mapped)
         return RF_OK;
+    status = rf_pipeline_settle(p, err);
+    if (status != RF_OK)
+        return status;
     if (!fetch->reading) {
         *went = true;
         if (!take_outcome(p))
@@ -649,8 +653,10 @@ enum rf_status rf_parks_start(struct rf_pipeline *p, bool *left, struct rf_error
     enum rf_status status = RF_OK;
 
     if (p->parks_dirty && p->slow_count < (p->at_end ? RF_SLOW_MAX : SLOW_BUSY)) {
+        status = rf_pipeline_settle(p, err);
         p->parks_dirty = false;
-        status = start_in_turn(p, err);
+        if (status == RF_OK)
+            status = start_in_turn(p, err);
     }
     *left = p->slow_count > 0 || p->parks_dirty;
     return status;

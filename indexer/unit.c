@@ -508,6 +508,56 @@ enum rf_status rf_unit_from_part(struct rf_unit **out, struct rf_unit_reader *re
     return RF_OK;
 }
 
+/* ---- queues ---- */
+
+void rf_queue_init(struct rf_queue *queue)
+{
+    queue->head = NULL;
+    queue->tail = &queue->head;
+    queue->count = 0;
+}
+
+void rf_queue_put(struct rf_queue *queue, struct rf_unit *unit)
+{
+    unit->next = NULL;
+    *queue->tail = unit;
+    queue->tail = &unit->next;
+    queue->count++;
+}
+
+void rf_queue_put_first(struct rf_queue *queue, struct rf_unit *unit)
+{
+    unit->next = queue->head;
+    if (!queue->head)
+        queue->tail = &unit->next;
+    queue->head = unit;
+    queue->count++;
+}
+
+struct rf_unit *rf_queue_take(struct rf_queue *queue)
+{
+    struct rf_unit *unit = queue->head;
+
+    if (unit) {
+        queue->head = unit->next;
+        if (!queue->head)
+            queue->tail = &queue->head;
+        unit->next = NULL;
+        queue->count--;
+    }
+    return unit;
+}
+
+void rf_queue_append(struct rf_queue *queue, struct rf_queue *from)
+{
+    if (!from->head)
+        return;
+    *queue->tail = from->head;
+    queue->tail = from->tail;
+    queue->count += from->count;
+    rf_queue_init(from);
+}
+
 enum rf_status rf_pipeline_read_item(struct rf_unit_reader *reader, struct rf_item *item,
                                      uint64_t offset, void *out, size_t size, size_t *got,
                                      struct rf_error *err)

@@ -54,6 +54,11 @@ struct rf_unit {
     uint32_t attempts;
     char *dead_reason;      /* owned */
     struct rf_result *result; /* READY: what the pool answered, owned */
+    struct rf_unit_tally {      /* what was written of it, for the pipeline's books */
+        bool slow, need;        /* it was parked as slow; it waits for a blob */
+        uint32_t items, dead_letters, parked, unmatched;
+        uint64_t rows, sink_us;
+    } tally;
     struct rf_part_list *parts; /* WRITTEN: parts still to become units, owned */
     size_t counted_bytes;   /* what the pipeline counts for it */
     struct rf_unit *next;   /* in the queue it is in */
@@ -83,6 +88,18 @@ void rf_unit_reader_release(struct rf_unit_reader *reader); /* {.store = store} 
 struct rf_unit *rf_unit_new(enum rf_unit_kind kind);
 void rf_unit_hold(struct rf_unit *unit);
 void rf_unit_release(struct rf_unit *unit);
+
+/* Units in a row, by their `next`. */
+struct rf_queue {
+    struct rf_unit *head, **tail;
+    size_t count;
+};
+
+void rf_queue_init(struct rf_queue *queue);
+void rf_queue_put(struct rf_queue *queue, struct rf_unit *unit);
+void rf_queue_put_first(struct rf_queue *queue, struct rf_unit *unit);
+struct rf_unit *rf_queue_take(struct rf_queue *queue); /* NULL: it is empty */
+void rf_queue_append(struct rf_queue *queue, struct rf_queue *from); /* from is empty then */
 
 /* Bytes it keeps in memory, for the pipeline's bound. */
 size_t rf_unit_bytes(const struct rf_unit *unit);
