@@ -53,9 +53,9 @@ out_matches "no match: the media type" \
     "record +no match: its match does not take it \(media type 'image/gif'\)"
 out_has "none takes it" "no mapper takes it"
 run refuge index why utf16.json
-out_has "UTF-16 with a mark" "note: it is text in UTF-16, and mappers read UTF-8"
+out_has "UTF-16 with a mark" "note: it is text in UTF-16; mapper record makes a part of it in UTF-8"
 run refuge index why utf16le.json
-out_has "and without" "note: it is text in UTF-16, and mappers read UTF-8"
+out_has "and without" "note: it looks like UTF-16 without a byte order mark; mappers read UTF-8"
 run refuge index why empty.csv
 out_matches "a mapper that emits nothing" 'record +no rows: it ran and emitted nothing$'
 out_has "because there is nothing" "note: it is empty"
@@ -68,8 +68,10 @@ out_matches "a mapper of one's own" 'notes +no rows: it ran and emitted nothing$
 run refuge index why bare
 out_matches "files only" 'notes +no match: it maps files, not bare blobs$'
 run refuge index why --json utf16.json
-out_has "as JSON" '"mapper":"record","state":"no match","rows":0'
-out_has "with media type and note" '"media":"application/octet-stream","note":"it is text in UTF-16'
+out_has "as JSON" '"mapper":"record","state":"mapped","rows":0,"parts":1'
+out_has "with media type and note" '"media":"application/json","note":"it is text in UTF-16'
+run refuge index why --json utf16le.json
+out_has "no match likewise" '"mapper":"record","state":"no match","rows":0'
 run env REFUGE_MAPPER=/bin/false "$REFUGE" index why picture.gif
 status_is "without a jail" 0
 out_matches "it says what it can" 'record +no rows: no match, or it emitted nothing$'
