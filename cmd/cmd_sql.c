@@ -1,6 +1,7 @@
 /*
  * cmd_sql.c - refuge sql: a read-only question to an index, as table, CSV or JSON
  */
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -77,6 +78,7 @@ struct json {
 static bool taken(const struct json *json, const char *name)
 {
     for (size_t i = 0; i < json->count; i++) {
+        assert(json->names[i]);
         if (strcmp(json->names[i], name) == 0)
             return true;
     }

@@ -11,8 +11,9 @@
 -- null; kind is string, number, boolean or null; number holds a number's value. Empty objects and
 -- arrays have no scalars and so no rows.
 --
--- One broken record of an array or of CSV fails its whole file: the message says which line, and
--- nothing of the file is kept. Of JSON lines a line that is no object is an item of its own, named
+-- One broken record of an array fails its whole file, and so does a quote of CSV that does not end,
+-- for where rows end cannot be known then: the message says which line, and nothing of the file is
+-- kept. Of JSON lines a line that is no object is an item of its own, named
 -- by its number ("line 7"), which fails alone or, when it is other JSON, is one record. JSON lines
 -- are a text whose first line is an object and not all, or whose media type says so; without one
 -- line that is an object the file fails.
