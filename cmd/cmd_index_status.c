@@ -75,6 +75,10 @@ static void print_counts(struct rf_cli *cli, const struct rf_sink_counts *counts
                       (unsigned long long)counts->parked_slow,
                       (unsigned long long)counts->parked_need,
                       (unsigned long long)counts->parked_ready);
+    if (counts->lost)
+        rf_out_printf(cli, "  lost      %s of the log cannot be read; 'refuge store verify' names "
+                      "%s\n",
+                      RF_COUNT(counts->lost, "change"), counts->lost == 1 ? "it" : "them");
     if (counts->cuts)
         rf_out_printf(cli, "  cleaned   %s\n", RF_COUNT(counts->cuts, "value"));
     rf_out_int(&cli->out, "items", (int64_t)counts->items);
@@ -84,6 +88,7 @@ static void print_counts(struct rf_cli *cli, const struct rf_sink_counts *counts
     rf_out_int(&cli->out, "parked_need", (int64_t)counts->parked_need);
     rf_out_int(&cli->out, "parked_ready", (int64_t)counts->parked_ready);
     rf_out_int(&cli->out, "cuts", (int64_t)counts->cuts);
+    rf_out_int(&cli->out, "lost", (int64_t)counts->lost);
 }
 
 /* Mappers whose slow calls used their budget up in the last run, and what waits for them. */

@@ -377,10 +377,26 @@ static void close_batch(struct rf_pipeline *p, struct rf_batch *batch)
 
 /* Bad records cost themselves only; `store verify` names them. change->seq is the first of them,
  * its cursor stands behind the last. */
-static void pass_damaged(struct rf_pipeline *p, const struct rf_change *change, const char *why)
+static enum rf_status pass_damaged(struct rf_pipeline *p, struct rf_batch *batch,
+                                   const struct rf_change *change, const char *why,
+                                   struct rf_error *err)
 {
+    struct rf_lost *more = realloc(batch->lost, (batch->lost_count + 1) * sizeof *more);
+
+    if (!more)
+        return rf_error_set(err, RF_NOMEM, "no memory to note damaged changes");
+    more[batch->lost_count++] = (struct rf_lost){change->seq, change->cursor.seq};
+    batch->lost = more;
     warn(p, why);
     p->options.progress->damaged += change->cursor.seq - change->seq + 1;
+    return RF_OK;
+}
+
+static void forget_lost(struct rf_batch *batch)
+{
+    free(batch->lost);
+    batch->lost = NULL;
+    batch->lost_count = 0;
 }
 
 /* Read changes while there is room. Sets at_end when the queue, or until_seq, is reached. */
@@ -416,7 +432,9 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
         }
         unit = NULL;
         if (status == RF_CORRUPT && change.cursor.seq > 0) {
-            pass_damaged(p, &change, why.message);
+            status = pass_damaged(p, batch, &change, why.message, err);
+            if (status != RF_OK)
+                return status;
         } else if (status != RF_OK) {
             if (err)
                 *err = why;
@@ -1180,6 +1198,8 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
     else /* only parks were written */
         memcpy(to, p->position, sizeof to);
     status = rf_pipeline_begin(p, err);
+    for (size_t i = 0; i < batch->lost_count && status == RF_OK; i++)
+        status = rf_sink_lost(p->options.sink, batch->lost[i].first, batch->lost[i].last, err);
     if (status == RF_OK)
         status = rf_sink_commit(p->options.sink, to, err);
     p->options.progress->sink_us += (uint64_t)(now_us() - started);
@@ -1191,6 +1211,7 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
         p->position_seq = batch->to.seq;
     }
     p->parks_dirty = true;
+    forget_lost(batch);
     begin_next_batch(p);
     tell_progress(p, false);
     return parked_need ? rf_parks_check_needs(p, err) : RF_OK;
@@ -1202,6 +1223,8 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
 static void forget_units(struct rf_pipeline *p)
 {
     (void)!rf_pipeline_settle(p, NULL);
+    forget_lost(&p->current);
+    forget_lost(&p->next);
     rf_pool_cancel(p->options.pool);
     rf_parks_drop_fetch(p);
     while (p->all)

@@ -50,6 +50,8 @@ struct rf_batch {
     bool parked_need;   /* parks wait for blobs: ask the store again after the commit */
     int64_t started_us; /* monotonic, of its first change */
     struct rf_cursor to; /* of its last change; seq 0: it has none */
+    struct rf_lost { uint64_t first, last; } *lost; /* changes that cannot be read; allocated */
+    size_t lost_count;
 };
 
 struct rf_pipeline {

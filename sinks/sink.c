@@ -170,6 +170,15 @@ enum rf_status rf_sink_arrived(struct rf_sink *sink, const struct rf_blobref *re
     return status ? status : sink->ops->arrived(sink, ref, err);
 }
 
+enum rf_status rf_sink_lost(struct rf_sink *sink, uint64_t first, uint64_t last,
+                            struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    assert(first <= last && last <= INT64_MAX);
+    return status ? status : sink->ops->lost(sink, first, last, err);
+}
+
 enum rf_status rf_sink_commit(struct rf_sink *sink, const char *to, struct rf_error *err)
 {
     enum rf_status status = need_batch(sink, err);

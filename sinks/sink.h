@@ -201,6 +201,12 @@ RF_MUST_USE enum rf_status rf_sink_remove(struct rf_sink *sink, const struct rf_
 RF_MUST_USE enum rf_status rf_sink_arrived(struct rf_sink *sink, const struct rf_blobref *ref,
                                            struct rf_error *err);
 
+/* Changes first to last cannot be read any more. The lane keeps that (rf_sink_counts), and when a
+ * full lane is swapped in, items whose latest change is one of them are gone from the index: all
+ * that is known of them is what the lane before said. */
+RF_MUST_USE enum rf_status rf_sink_lost(struct rf_sink *sink, uint64_t first, uint64_t last,
+                                        struct rf_error *err);
+
 /* Commit items and the lane's new position together (the position as it was: to = from).
  * RF_UNAVAILABLE: nothing was stored, the batch is rolled back; write it again later.
  * RF_TIMEOUT: unknown; begin again, which tells. */
@@ -308,6 +314,7 @@ RF_MUST_USE enum rf_status rf_sink_get_fact(struct rf_sink *sink, struct rf_aren
 
 struct rf_sink_counts {
     uint64_t items, rows, parts, dead_letters, parked_slow, parked_need, parked_ready, cuts;
+    uint64_t lost; /* changes that could not be read */
 };
 RF_MUST_USE enum rf_status rf_sink_counts(struct rf_sink *sink, uint32_t lane,
                                           struct rf_sink_counts *out, struct rf_error *err);

@@ -52,6 +52,8 @@ struct rf_sink_ops {
                              int64_t timestamp_us, struct rf_error *err);
     enum rf_status (*arrived)(struct rf_sink *sink, const struct rf_blobref *ref,
                               struct rf_error *err);
+    enum rf_status (*lost)(struct rf_sink *sink, uint64_t first, uint64_t last,
+                           struct rf_error *err);
     enum rf_status (*commit)(struct rf_sink *sink, const char *to, struct rf_error *err);
     void (*rollback)(struct rf_sink *sink);
     enum rf_status (*has_part)(struct rf_sink *sink, uint32_t lane, const char *key, bool *out,

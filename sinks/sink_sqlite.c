@@ -255,6 +255,7 @@ const struct rf_sink_ops rf_sink_sqlite_ops = {
     .put_parts = rf_sqlite_put_parts,
     .remove = rf_sqlite_remove,
     .arrived = rf_sqlite_arrived,
+    .lost = rf_sqlite_lost,
     .commit = rf_sqlite_commit,
     .rollback = rf_sqlite_rollback,
     .has_part = rf_sqlite_has_part,

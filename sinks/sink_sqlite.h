@@ -148,6 +148,11 @@ enum rf_status rf_sqlite_lane_drop(struct rf_sink *sink, uint32_t lane, struct r
 RF_MUST_USE enum rf_status rf_sqlite_stmt(struct rf_sqlite *sink, enum rf_sqlite_stmt which,
                                           sqlite3_stmt **out, struct rf_error *err);
 
+/* What changes of the log a lane could not read: facts "lost:<lane>:<first>", whose value is the
+ * last of them. */
+#define RF_SQLITE_LOST_OF "name GLOB 'lost:' || %u || ':*'"
+#define RF_SQLITE_LOST_FIRST "CAST(substr(name, 7 + length(%u)) AS INTEGER)"
+
 /* Remove what the lane has of parts in temp.refuge_orphans that no edge of it reaches. */
 RF_MUST_USE enum rf_status rf_sqlite_collect_orphans(struct rf_sqlite *sink,
                                                      struct rf_sqlite_lane *lane,
@@ -165,6 +170,8 @@ enum rf_status rf_sqlite_put_parts(struct rf_sink *sink, uint16_t mapper,
                                    struct rf_error *err);
 enum rf_status rf_sqlite_remove(struct rf_sink *sink, const struct rf_blobref *ref, uint64_t seq,
                                 int64_t timestamp_us, struct rf_error *err);
+enum rf_status rf_sqlite_lost(struct rf_sink *sink, uint64_t first, uint64_t last,
+                              struct rf_error *err);
 enum rf_status rf_sqlite_arrived(struct rf_sink *sink, const struct rf_blobref *ref,
                                  struct rf_error *err);
 enum rf_status rf_sqlite_commit(struct rf_sink *sink, const char *to, struct rf_error *err);

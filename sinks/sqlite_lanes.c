@@ -760,6 +760,31 @@ static enum rf_status renumber(struct rf_sqlite *sink, uint32_t live, struct rf_
                       (unsigned)live);
 }
 
+/* A full lane knows nothing of items whose latest change it could not read; what it lost is what
+ * the live lane has lost from now on. */
+static enum rf_status forget_lost(struct rf_sqlite *sink, const struct rf_sqlite_lane *live,
+                                  const struct rf_sqlite_lane *lane, struct rf_error *err)
+{
+    unsigned old = live->id, new = lane->id;
+    enum rf_status status;
+
+    if (!lane->full || !RF_SAFEGUARD("sink-forgets-lost"))
+        return RF_OK;
+    status = rf_db_exec(&sink->db, err,
+                        "DELETE FROM blobs WHERE kind <> 'part' AND EXISTS (SELECT 1 FROM "
+                        "refuge_facts WHERE " RF_SQLITE_LOST_OF " AND blobs.seq BETWEEN "
+                        RF_SQLITE_LOST_FIRST " AND CAST(value AS INTEGER))",
+                        new, new);
+    if (!status)
+        status = rf_db_exec(&sink->db, err, "DELETE FROM refuge_facts WHERE " RF_SQLITE_LOST_OF,
+                            old);
+    return status ? status
+                  : rf_db_exec(&sink->db, err,
+                               "UPDATE refuge_facts SET name = 'lost:%u:' || "
+                               RF_SQLITE_LOST_FIRST " WHERE " RF_SQLITE_LOST_OF,
+                               old, new, new);
+}
+
 static enum rf_status swap_in(struct rf_sqlite *sink, const struct rf_sqlite_lane *live,
                               const struct rf_sqlite_lane *lane, const char *const *removed,
                               size_t removed_count, struct rf_error *err)
@@ -772,6 +797,8 @@ static enum rf_status swap_in(struct rf_sqlite *sink, const struct rf_sqlite_lan
         status = park_missed(sink, live, lane, err);
     if (!status)
         status = delete_dying(sink, err);
+    if (!status)
+        status = forget_lost(sink, live, lane, err);
     for (size_t i = 0; !status && i < lane->mapper_count; i++)
         if (!lane->mappers[i].edges_only)
             status = raise_mapper(sink, live, lane, i, err);
@@ -898,8 +925,9 @@ static enum rf_status drop_rest(struct rf_sqlite *sink, uint32_t id, struct rf_e
                         "DELETE FROM blobs WHERE kind = 'part' AND NOT EXISTS "
                         "(SELECT 1 FROM refuge_parts WHERE child = blobs.id);"
                         "DELETE FROM refuge_lane_mappers WHERE lane = %u;"
-                        "DELETE FROM refuge_lanes WHERE id = %u;",
-                        (unsigned)id, (unsigned)id);
+                        "DELETE FROM refuge_lanes WHERE id = %u;"
+                        "DELETE FROM refuge_facts WHERE " RF_SQLITE_LOST_OF,
+                        (unsigned)id, (unsigned)id, (unsigned)id);
     if (!status)
         status = forget_texts(sink, err);
     return finish(&sink->db, status, err);

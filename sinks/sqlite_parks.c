@@ -310,7 +310,7 @@ enum rf_status rf_sqlite_counts(struct rf_sink *base, uint32_t id, struct rf_sin
     struct rf_sqlite *sink = of(base);
     struct rf_sink_counts counts = {0};
     struct rf_sqlite_lane *lane;
-    int64_t items = 0;
+    int64_t items = 0, lost = 0;
     bool held = rf_db_hold(&sink->db);
     enum rf_status status = rf_sqlite_lane_get(sink, id, &lane, err);
 
@@ -332,6 +332,12 @@ enum rf_status rf_sqlite_counts(struct rf_sink *base, uint32_t id, struct rf_sin
         status = count_in(sink, &counts.parked_need, id, "refuge_parks", "need", err);
     if (!status)
         status = count_in(sink, &counts.parked_ready, id, "refuge_parks", "ready", err);
+    if (!status)
+        status = rf_db_int(&sink->db, &lost, 0, err,
+                           "SELECT sum(CAST(value AS INTEGER) - " RF_SQLITE_LOST_FIRST " + 1) "
+                           "FROM refuge_facts WHERE " RF_SQLITE_LOST_OF,
+                           (unsigned)id, (unsigned)id);
+    counts.lost = (uint64_t)lost;
     rf_db_let_go(&sink->db, held);
     if (!status)
         *out = counts;

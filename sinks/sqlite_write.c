@@ -1002,6 +1002,17 @@ enum rf_status rf_sqlite_arrived(struct rf_sink *base, const struct rf_blobref *
     return settle(sink, status == RF_END ? RF_OK : status);
 }
 
+enum rf_status rf_sqlite_lost(struct rf_sink *base, uint64_t first, uint64_t last,
+                              struct rf_error *err)
+{
+    struct rf_sqlite *sink = of(base);
+
+    return settle(sink, rf_db_exec(&sink->db, err,
+                                   "INSERT INTO refuge_facts VALUES('lost:%u:%lld', '%lld') "
+                                   "ON CONFLICT(name) DO UPDATE SET value = excluded.value",
+                                   (unsigned)sink->lane->id, (long long)first, (long long)last));
+}
+
 /* ---- parts nothing reaches ---- */
 
 static enum rf_status next_orphan(struct rf_sqlite *sink, int64_t *id, struct rf_error *err)

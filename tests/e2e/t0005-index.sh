@@ -333,8 +333,15 @@ run refuge index rebuild
 status_is "a rebuild passes over what was lost" 3
 err_has "names it" "changes 6 to 9 of the log are damaged"
 err_has "and counts it" "5 changes passed over, damaged in the store; 'refuge store verify' names them"
+run refuge index verify
+status_is "the rebuilt index is what is left of the log" 0
+run refuge index status
+out_has "status keeps what was lost" "lost      5 changes of the log cannot be read"
+out_has "and of its items nothing stays" "items     4, rows 4"
 printf '{"b":1}' | refuge put - >/dev/null
 run refuge index run
 status_is "what is new is behind it" 0
 err_has "and mapped" "1 item and 1 row"
+run refuge index verify
+status_is "verify, with what is new" 0
 done_testing
