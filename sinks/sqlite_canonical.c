@@ -92,7 +92,7 @@ static enum rf_status canon_begin(struct rf_canon *base, const struct rf_canon_s
                                   struct rf_error *err)
 {
     struct canon *canon = of(base);
-    char *sql = NULL;
+    char *sql;
     enum rf_status status;
 
     if (stream->kind == RF_CANON_ROWS)
@@ -101,13 +101,14 @@ static enum rf_status canon_begin(struct rf_canon *base, const struct rf_canon_s
         sql = sqlite3_mprintf("SELECT n FROM \"%w\" WHERE blob NOT IN (SELECT id FROM blobs) "
                               "ORDER BY n",
                               stream->table->name);
+    else
+        sql = sqlite3_mprintf("%s", fixed_sql[stream->kind]);
     canon->count = stream->count;
     canon->cells = calloc(stream->count + 1, sizeof *canon->cells);
-    if (!canon->cells || (stream->table && !sql))
+    if (!canon->cells || !sql)
         status = rf_error_set(err, RF_NOMEM, "no memory to read index '%s'", canon->db.path);
     else
-        status = rf_db_prepare(&canon->db, &canon->stmt, err, "%s",
-                               sql ? sql : fixed_sql[stream->kind]);
+        status = rf_db_prepare(&canon->db, &canon->stmt, err, "%s", sql);
     sqlite3_free(sql);
     if (status != RF_OK) {
         free(canon->cells);

@@ -221,7 +221,8 @@ static void parts_have_parts(void **state)
     set_mapper(&home, 0, "nested", text);
     put(&home, "many 1 2500", &ref);
     memset(large, 'x', 500000);
-    memcpy(large, "large0123456789", 15);
+    snprintf(large, 16, "large0123456789");
+    large[15] = 'x';
     memcpy(large + 499997, "end", 4);
     put(&home, large, &ref);
     free(large);

@@ -594,6 +594,37 @@ static void a_full_lane_replaces_all(void **state)
     fixture_release(&f);
 }
 
+/* What the rebuild could not read is gone with what the lane before said of it. */
+static void a_full_lane_forgets_what_was_lost(void **state)
+{
+    struct fixture f;
+    struct rf_sink_counts counts;
+    uint32_t live, lane;
+
+    (void)state;
+    fixture_init(&f);
+    live = begin_one(&f, notes_v1, true);
+    CHECK(rf_sink_begin(f.sink, live, "", &err));
+    put_note(&f, "a", 1, "A");
+    put_note(&f, "b", 2, "B");
+    put_note(&f, "c", 4, "C");
+    CHECK(rf_sink_commit(f.sink, "4", &err));
+    lane = begin_one(&f, notes_v2, true);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note(&f, "a", 1, "A2");
+    CHECK(rf_sink_lost(f.sink, 2, 3, &err));
+    put_note(&f, "c", 4, "C2");
+    CHECK(rf_sink_commit(f.sink, "4", &err));
+    CHECK(rf_sink_counts(f.sink, live, &counts, &err));
+    assert_int_equal(counts.lost, 0);
+    CHECK(rf_sink_lane_swap(f.sink, lane, NULL, 0, &err));
+    CHECK(rf_sink_counts(f.sink, live, &counts, &err));
+    assert_int_equal(counts.lost, 2);
+    assert_int_equal(counts.items, 2);
+    assert_string_equal(ask(&f, "SELECT seq FROM blobs ORDER BY seq"), "1\n4");
+    fixture_release(&f);
+}
+
 /* A splitter that runs along brings parts to a lane and leaves nothing there. */
 static void a_splitter_may_run_along_for_its_edges(void **state)
 {
@@ -1022,12 +1053,12 @@ static void run_ready(struct model *m, uint32_t lane, size_t at, unsigned versio
     char position[32];
     size_t count = 0;
 
-    for (uint16_t mapper = 0; mapper < MAPPERS; mapper++) {
+    for (unsigned mapper = 0; mapper < MAPPERS; mapper++) {
         int64_t after = 0;
         size_t more;
 
-        CHECK(rf_sink_parks(m->f.sink, lane, mapper, RF_PARK_READY, &after, parks + count, 64,
-                            &more, &err));
+        CHECK(rf_sink_parks(m->f.sink, lane, (uint16_t)mapper, RF_PARK_READY, &after,
+                            parks + count, 64, &more, &err));
         count += more;
     }
     if (!count)
@@ -1296,6 +1327,7 @@ int main(void)
         cmocka_unit_test(dead_letters_are_told_and_tried_again),
         cmocka_unit_test(a_new_version_is_built_beside_and_swapped_in),
         cmocka_unit_test(a_full_lane_replaces_all),
+        cmocka_unit_test(a_full_lane_forgets_what_was_lost),
         cmocka_unit_test(a_splitter_may_run_along_for_its_edges),
         cmocka_unit_test(parts_that_a_lane_missed_are_parked),
         cmocka_unit_test(names_must_not_clash),
