@@ -30,7 +30,7 @@ struct rf_hasher {
     F(EVP_DigestInit_ex2)                                                                       \
     F(EVP_DigestUpdate)                                                                         \
     F(EVP_DigestFinal_ex)
-#define MEMBER(name) __typeof__(&name) name;
+#define MEMBER(name) __typeof__(&(name))(name);
 #define SYMBOL(name) {#name, &crypto.name},
 
 static struct {
