@@ -8,11 +8,13 @@
  */
 #include "sinks/pg.h"
 
+#include "core/load.h"
 #include "core/row.h"
 
 #include <assert.h>
 #include <libpq-fe.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +33,42 @@
 
 enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 23, OID_TEXT = 25,
        OID_OID = 26, OID_FLOAT4 = 700, OID_FLOAT8 = 701, OID_TEXT_ARRAY = 1009,
-       OID_INT8_ARRAY = 1016, OID_TIMESTAMPTZ = 1184, OID_NUMERIC = 1700 };
+       OID_INT8_ARRAY = 1016, OID_TIMESTAMPTZ = 1184, OID_TIMESTAMPTZ_ARRAY = 1185,
+       OID_NUMERIC = 1700 };
+
+/* ---- libpq, loaded at the first connection (core/load.h) ---- */
+
+#define FUNCTIONS(X)                                                                            \
+    X(PQcancel) X(PQclear) X(PQcmdTuples) X(PQconnectPoll) X(PQconnectStartParams) X(PQconninfo)\
+    X(PQconninfoFree) X(PQconninfoParse) X(PQconsumeInput) X(PQenterPipelineMode)               \
+    X(PQerrorMessage) X(PQexec) X(PQexecParams) X(PQexitPipelineMode) X(PQfinish) X(PQfname)    \
+    X(PQfreeCancel) X(PQfreemem) X(PQftype) X(PQgetCancel) X(PQgetResult) X(PQgetisnull)        \
+    X(PQgetlength) X(PQgetvalue) X(PQisBusy) X(PQnfields) X(PQntuples) X(PQparameterStatus)     \
+    X(PQpipelineSync) X(PQputCopyData) X(PQputCopyEnd) X(PQresultErrorField)                    \
+    X(PQresultMemorySize) X(PQresultStatus) X(PQsendQueryParams) X(PQserverVersion)             \
+    X(PQsetErrorVerbosity) X(PQsetNoticeReceiver) X(PQsetSingleRowMode) X(PQsocket) X(PQstatus) \
+    X(PQtransactionStatus) X(PQunescapeBytea)
+#define MEMBER(name) __typeof__(&name) name;
+#define SYMBOL(name) {#name, &pq.name},
+
+static struct {
+    FUNCTIONS(MEMBER)
+} pq;
+static pthread_once_t pq_once = PTHREAD_ONCE_INIT;
+static struct rf_error pq_error;
+
+static void load_functions(void)
+{
+    static const struct rf_symbol symbols[] = {FUNCTIONS(SYMBOL)};
+
+    (void)!rf_load("libpq.so.5", "libpq5", symbols, sizeof symbols / sizeof *symbols, &pq_error);
+}
+
+static enum rf_status load_libpq(struct rf_error *err)
+{
+    pthread_once(&pq_once, load_functions);
+    return pq_error.status ? rf_error_set(err, pq_error.status, "%s", pq_error.message) : RF_OK;
+}
 
 struct rf_pg {
     PGconn *conn;
@@ -41,6 +78,7 @@ struct rf_pg {
     uint64_t session;
     unsigned streams; /* made so far: their names */
     size_t piped;     /* statements sent into the pipeline */
+    size_t bad_row;   /* of the last COPY that failed, from 1; 0: not known */
 };
 
 /* A PGresult by our name: never made, only cast to. */
@@ -66,7 +104,12 @@ const char *rf_pg_state(const struct rf_pg *pg)
 
 bool rf_pg_is_lost(const struct rf_pg *pg)
 {
-    return PQstatus(pg->conn) != CONNECTION_OK;
+    return pq.PQstatus(pg->conn) != CONNECTION_OK;
+}
+
+size_t rf_pg_bad_row(const struct rf_pg *pg)
+{
+    return pg->bad_row;
 }
 
 uint64_t rf_pg_session(const struct rf_pg *pg)
@@ -76,7 +119,7 @@ uint64_t rf_pg_session(const struct rf_pg *pg)
 
 bool rf_pg_in_transaction(const struct rf_pg *pg)
 {
-    PGTransactionStatusType status = PQtransactionStatus(pg->conn);
+    PGTransactionStatusType status = pq.PQtransactionStatus(pg->conn);
 
     return status == PQTRANS_INTRANS || status == PQTRANS_INERROR || status == PQTRANS_ACTIVE;
 }
@@ -97,6 +140,7 @@ static enum rf_status status_of(const char *state)
         {"08", RF_UNAVAILABLE},    {"40", RF_UNAVAILABLE},    {"57P", RF_UNAVAILABLE},
         {"57014", RF_UNAVAILABLE}, {"55P03", RF_UNAVAILABLE}, {"53300", RF_UNAVAILABLE},
         {"53200", RF_UNAVAILABLE}, {"22", RF_INVALID},        {"23", RF_INVALID},
+        {"44", RF_INVALID},        {"P0", RF_INVALID}, /* a trigger's own words */
         {"54", RF_INVALID},        {"28", RF_DENIED},         {"25006", RF_DENIED},
         {"42501", RF_DENIED},      {"3D", RF_NOT_FOUND},      {"3F", RF_NOT_FOUND},
         {"42", RF_CORRUPT},
@@ -137,7 +181,7 @@ static int line_size(const char *words)
 
 static enum rf_status lost(struct rf_pg *pg, struct rf_error *err)
 {
-    const char *words = PQerrorMessage(pg->conn);
+    const char *words = pq.PQerrorMessage(pg->conn);
 
     keep_state(pg, "");
     return rf_error_set(err, RF_UNAVAILABLE, "connection to index '%s' was lost: %.*s", pg->name,
@@ -147,15 +191,19 @@ static enum rf_status lost(struct rf_pg *pg, struct rf_error *err)
 /* Words and status of a result that is an error. */
 static enum rf_status fail(struct rf_pg *pg, const PGresult *result, struct rf_error *err)
 {
-    const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
-    const char *words = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
-    const char *detail = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL) : NULL;
+    const char *state = result ? pq.PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+    const char *words = result ? pq.PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+    const char *detail = result ? pq.PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL) : NULL;
+    const char *context = result ? pq.PQresultErrorField(result, PG_DIAG_CONTEXT) : NULL;
+    const char *line = context ? strstr(context, ", line ") : NULL;
+
+    pg->bad_row = line ? (size_t)strtoul(line + 7, NULL, 10) : 0;
 
     if (!state || !words)
         return rf_pg_is_lost(pg) || !result ? lost(pg, err)
                                             : rf_error_set(err, RF_IO, "index '%s': %.*s", pg->name,
-                                                           line_size(PQerrorMessage(pg->conn)),
-                                                           PQerrorMessage(pg->conn));
+                                                           line_size(pq.PQerrorMessage(pg->conn)),
+                                                           pq.PQerrorMessage(pg->conn));
     keep_state(pg, state);
     return rf_error_set(err, status_of(state), "index '%s': %s%s%.200s%s%s", pg->name, words,
                         detail ? " (" : "", detail ? detail : "", detail ? ")" : "",
@@ -191,20 +239,20 @@ static enum rf_status check_schema(const char *url, const char *schema, struct r
 static enum rf_status check_secrets(const char *url, const char *without, struct rf_error *err)
 {
     char *words = NULL;
-    PQconninfoOption *options = PQconninfoParse(without, &words);
+    PQconninfoOption *options = pq.PQconninfoParse(without, &words);
     bool secret = false;
     enum rf_status status = RF_OK;
 
     if (!options) {
         char why[256];
         snprintf(why, sizeof why, "%.*s", words ? line_size(words) : 0, words ? words : "");
-        PQfreemem(words);
+        pq.PQfreemem(words);
         return bad_url(url, err, why);
     }
     for (PQconninfoOption *o = options; o->keyword; o++)
         secret |= o->val && (strcmp(o->keyword, "password") == 0 ||
                              strcmp(o->keyword, "sslpassword") == 0);
-    PQconninfoFree(options);
+    pq.PQconninfoFree(options);
     if (secret) /* its words must not hold the URL */
         status = rf_error_set(err, RF_INVALID,
                               "cannot use a URL with a password in it: put the password into a "
@@ -248,13 +296,13 @@ static int64_t clock_ms(void)
 
 static int connect_ms(PGconn *conn)
 {
-    PQconninfoOption *options = PQconninfo(conn);
+    PQconninfoOption *options = pq.PQconninfo(conn);
     long seconds = 0;
 
     for (PQconninfoOption *o = options; o && o->keyword; o++)
         if (strcmp(o->keyword, "connect_timeout") == 0 && o->val)
             seconds = strtol(o->val, NULL, 10);
-    PQconninfoFree(options);
+    pq.PQconninfoFree(options);
     if (seconds <= 0)
         seconds = CONNECT_SECONDS;
     return seconds > 3600 ? 3600000 : (int)seconds * 1000;
@@ -267,14 +315,14 @@ static bool finish_connecting(PGconn *conn)
     PostgresPollingStatusType state = PGRES_POLLING_WRITING;
 
     while (state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
-        struct pollfd fd = {.fd = PQsocket(conn),
+        struct pollfd fd = {.fd = pq.PQsocket(conn),
                             .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT};
         int64_t left = until - clock_ms();
         if (left <= 0 || fd.fd < 0)
             return false;
         if (poll(&fd, 1, (int)left) == 0)
             return false;
-        state = PQconnectPoll(conn);
+        state = pq.PQconnectPoll(conn);
     }
     return state == PGRES_POLLING_OK;
 }
@@ -282,7 +330,7 @@ static bool finish_connecting(PGconn *conn)
 /* Why the server was not reached; its SQLSTATE stands in the words. */
 static enum rf_status refused(struct rf_pg *pg, struct rf_error *err)
 {
-    const char *words = PQerrorMessage(pg->conn), *fatal = strstr(words, "FATAL:  ");
+    const char *words = pq.PQerrorMessage(pg->conn), *fatal = strstr(words, "FATAL:  ");
     size_t size;
 
     if (!fatal) {
@@ -312,13 +360,13 @@ static void drop_notice(void *user, const PGresult *result)
 
 static enum rf_status check_server(struct rf_pg *pg, struct rf_error *err)
 {
-    const char *encoding = PQparameterStatus(pg->conn, "server_encoding");
+    const char *encoding = pq.PQparameterStatus(pg->conn, "server_encoding");
 
-    if (PQserverVersion(pg->conn) < SERVER_VERSION_MIN)
+    if (pq.PQserverVersion(pg->conn) < SERVER_VERSION_MIN)
         return rf_error_set(err, RF_UNSUPPORTED,
                             "cannot use index '%s': the server is PostgreSQL %d, needed is 12 or "
                             "newer",
-                            pg->name, PQserverVersion(pg->conn) / 10000);
+                            pg->name, pq.PQserverVersion(pg->conn) / 10000);
     if (!encoding || strcmp(encoding, "UTF8") != 0)
         return rf_error_set(err, RF_UNSUPPORTED,
                             "cannot use index '%s': its database is in %s, needed is UTF8; make "
@@ -336,14 +384,14 @@ static enum rf_status connect_now(struct rf_pg *pg, struct rf_error *err)
     enum rf_status status;
 
     keep_state(pg, "");
-    pg->conn = PQconnectStartParams(names, values, 1);
+    pg->conn = pq.PQconnectStartParams(names, values, 1);
     if (!pg->conn)
         abort();
-    PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE);
-    if (PQstatus(pg->conn) == CONNECTION_BAD || !finish_connecting(pg->conn))
+    pq.PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE);
+    if (pq.PQstatus(pg->conn) == CONNECTION_BAD || !finish_connecting(pg->conn))
         return refused(pg, err);
-    PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
-    PQsetNoticeReceiver(pg->conn, drop_notice, NULL);
+    pq.PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
+    pq.PQsetNoticeReceiver(pg->conn, drop_notice, NULL);
     pg->session++;
     status = check_server(pg, err);
     return status ? status
@@ -365,7 +413,9 @@ enum rf_status rf_pg_open(struct rf_pg **out, const char *url, struct rf_error *
 
     if (!pg)
         abort();
-    status = take_url(pg, url, err);
+    status = load_libpq(err);
+    if (!status)
+        status = take_url(pg, url, err);
     if (!status)
         status = connect_now(pg, err);
     if (status) {
@@ -380,7 +430,8 @@ void rf_pg_close(struct rf_pg *pg)
 {
     if (!pg)
         return;
-    PQfinish(pg->conn);
+    if (pg->conn)
+        pq.PQfinish(pg->conn);
     free(pg->url);
     free(pg->name);
     free(pg);
@@ -390,7 +441,7 @@ enum rf_status rf_pg_reconnect(struct rf_pg *pg, struct rf_error *err)
 {
     if (!rf_pg_is_lost(pg))
         return RF_OK;
-    PQfinish(pg->conn);
+    pq.PQfinish(pg->conn);
     return connect_now(pg, err);
 }
 
@@ -460,7 +511,7 @@ void rf_pg_put_sql(struct rf_buf *out, const char *format, ...)
 
 static bool is_fine(const PGresult *result)
 {
-    ExecStatusType kind = PQresultStatus(result);
+    ExecStatusType kind = pq.PQresultStatus(result);
 
     return kind == PGRES_COMMAND_OK || kind == PGRES_TUPLES_OK;
 }
@@ -481,10 +532,10 @@ enum rf_status rf_pg_exec(struct rf_pg *pg, struct rf_error *err, const char *fo
         rf_buf_release(&sql);
         return status;
     }
-    result = PQexec(pg->conn, rf_buf_text(&sql));
+    result = pq.PQexec(pg->conn, rf_buf_text(&sql));
     if (!is_fine(result))
         status = fail(pg, result, err);
-    PQclear(result);
+    pq.PQclear(result);
     rf_buf_release(&sql);
     return status;
 }
@@ -550,7 +601,7 @@ static struct rf_buf *begin_array(struct params *params, Oid element, size_t cou
 
     rf_buf_init(out, INT32_MAX);
     buf_put_be(out, count ? 1 : 0, 4); /* dimensions, nulls, type, length, lower bound */
-    buf_put_be(out, 0, 4);
+    buf_put_be(out, 1, 4);
     buf_put_be(out, element, 4);
     if (count) {
         buf_put_be(out, count, 4);
@@ -575,11 +626,23 @@ static void set_texts(struct params *params, const char *const *items, size_t co
     struct rf_buf *out = begin_array(params, OID_TEXT, count);
 
     for (size_t i = 0; i < count; i++) {
-        size_t size = strlen(items[i]);
-        buf_put_be(out, size, 4);
+        size_t size = items[i] ? strlen(items[i]) : 0;
+        buf_put_be(out, items[i] ? size : UINT32_MAX, 4);
         rf_buf_put(out, items[i], size);
     }
     set_param(params, OID_TEXT_ARRAY, out->data, out->size);
+}
+
+static void set_times(struct params *params, const int64_t *items, size_t count)
+{
+    struct rf_buf *out = begin_array(params, OID_TIMESTAMPTZ, count);
+
+    for (size_t i = 0; i < count; i++) {
+        buf_put_be(out, items[i] == INT64_MIN ? UINT32_MAX : 8, 4);
+        if (items[i] != INT64_MIN)
+            buf_put_be(out, (uint64_t)(items[i] - EPOCH_US), 8);
+    }
+    set_param(params, OID_TIMESTAMPTZ_ARRAY, out->data, out->size);
 }
 
 static void set_bytes(struct params *params, Oid type, struct rf_bytes bytes)
@@ -625,6 +688,10 @@ static void params_init(struct params *params, const char *kinds, va_list args)
             ints = va_arg(args, const int64_t *);
             set_ints(params, ints, va_arg(args, size_t));
             break;
+        case 'M':
+            ints = va_arg(args, const int64_t *);
+            set_times(params, ints, va_arg(args, size_t));
+            break;
         case 'T':
             texts = va_arg(args, const char *const *);
             set_texts(params, texts, va_arg(args, size_t));
@@ -660,12 +727,12 @@ static enum rf_status query(struct rf_pg *pg, PGresult **out, struct rf_error *e
     if (params_failed(&params))
         status = rf_error_set(err, RF_NOMEM, "no memory for a statement for index '%s'", pg->name);
     else
-        result = PQexecParams(pg->conn, sql, params.count, params.types, params.values,
+        result = pq.PQexecParams(pg->conn, sql, params.count, params.types, params.values,
                               params.sizes, params.formats, 1);
     params_release(&params);
     if (!status && !is_fine(result)) {
         status = fail(pg, result, err);
-        PQclear(result);
+        pq.PQclear(result);
         result = NULL;
     }
     *out = result;
@@ -688,7 +755,7 @@ enum rf_status rf_pg_query(struct rf_pg *pg, struct rf_pg_rows **out, struct rf_
 
 static int64_t changed_by(PGresult *result)
 {
-    return strtoll(PQcmdTuples(result), NULL, 10);
+    return strtoll(pq.PQcmdTuples(result), NULL, 10);
 }
 
 enum rf_status rf_pg_run(struct rf_pg *pg, int64_t *changed, struct rf_error *err, const char *sql,
@@ -703,7 +770,7 @@ enum rf_status rf_pg_run(struct rf_pg *pg, int64_t *changed, struct rf_error *er
     va_end(args);
     if (!status && changed)
         *changed = changed_by(result);
-    PQclear(result);
+    pq.PQclear(result);
     return status;
 }
 
@@ -718,9 +785,9 @@ enum rf_status rf_pg_int(struct rf_pg *pg, int64_t *out, int64_t otherwise, stru
     status = query(pg, &result, err, sql, kinds, args);
     va_end(args);
     *out = otherwise;
-    if (!status && PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
+    if (!status && pq.PQntuples(result) > 0 && !pq.PQgetisnull(result, 0, 0))
         *out = rf_pg_int_at((const struct rf_pg_rows *)result, 0, 0);
-    PQclear(result);
+    pq.PQclear(result);
     return status;
 }
 
@@ -728,27 +795,27 @@ enum rf_status rf_pg_int(struct rf_pg *pg, int64_t *out, int64_t otherwise, stru
 
 void rf_pg_rows_free(struct rf_pg_rows *rows)
 {
-    PQclear((PGresult *)rows);
+    pq.PQclear((PGresult *)rows);
 }
 
 size_t rf_pg_count(const struct rf_pg_rows *rows)
 {
-    return rows ? (size_t)PQntuples(result_of(rows)) : 0;
+    return rows ? (size_t)pq.PQntuples(result_of(rows)) : 0;
 }
 
 bool rf_pg_is_null(const struct rf_pg_rows *rows, size_t row, int column)
 {
-    return PQgetisnull(result_of(rows), (int)row, column) != 0;
+    return pq.PQgetisnull(result_of(rows), (int)row, column) != 0;
 }
 
 struct rf_bytes rf_pg_bytes_at(const struct rf_pg_rows *rows, size_t row, int column)
 {
     const PGresult *result = result_of(rows);
 
-    if (PQgetisnull(result, (int)row, column))
+    if (pq.PQgetisnull(result, (int)row, column))
         return rf_bytes(NULL, 0);
-    return rf_bytes(PQgetvalue(result, (int)row, column),
-                    (size_t)PQgetlength(result, (int)row, column));
+    return rf_bytes(pq.PQgetvalue(result, (int)row, column),
+                    (size_t)pq.PQgetlength(result, (int)row, column));
 }
 
 int64_t rf_pg_int_at(const struct rf_pg_rows *rows, size_t row, int column)
@@ -761,7 +828,7 @@ int64_t rf_pg_int_at(const struct rf_pg_rows *rows, size_t row, int column)
     case 2:
         return (int16_t)get_be(bytes.data, 2);
     case 4:
-        return PQftype(result_of(rows), column) == OID_OID ? (int64_t)get_be(bytes.data, 4)
+        return pq.PQftype(result_of(rows), column) == OID_OID ? (int64_t)get_be(bytes.data, 4)
                                                            : (int32_t)get_be(bytes.data, 4);
     case 8:
         return (int64_t)get_be(bytes.data, 8);
@@ -791,7 +858,7 @@ double rf_pg_float_at(const struct rf_pg_rows *rows, size_t row, int column)
 
 const char *rf_pg_text_at(const struct rf_pg_rows *rows, size_t row, int column)
 {
-    return PQgetvalue(result_of(rows), (int)row, column); /* "" for null */
+    return pq.PQgetvalue(result_of(rows), (int)row, column); /* "" for null */
 }
 
 int64_t rf_pg_time_at(const struct rf_pg_rows *rows, size_t row, int column)
@@ -806,7 +873,7 @@ int64_t rf_pg_time_at(const struct rf_pg_rows *rows, size_t row, int column)
 enum rf_status rf_pg_pipe_begin(struct rf_pg *pg, struct rf_error *err)
 {
     pg->piped = 0;
-    return PQenterPipelineMode(pg->conn) ? RF_OK : lost(pg, err);
+    return pq.PQenterPipelineMode(pg->conn) ? RF_OK : lost(pg, err);
 }
 
 enum rf_status rf_pg_pipe_run(struct rf_pg *pg, struct rf_error *err, const char *sql,
@@ -820,7 +887,7 @@ enum rf_status rf_pg_pipe_run(struct rf_pg *pg, struct rf_error *err, const char
     params_init(&params, kinds, args);
     va_end(args);
     if (!params_failed(&params))
-        sent = PQsendQueryParams(pg->conn, sql, params.count, params.types, params.values,
+        sent = pq.PQsendQueryParams(pg->conn, sql, params.count, params.types, params.values,
                                  params.sizes, params.formats, 1);
     params_release(&params);
     if (!sent)
@@ -833,19 +900,19 @@ enum rf_status rf_pg_pipe_run(struct rf_pg *pg, struct rf_error *err, const char
 static enum rf_status take_piped(struct rf_pg *pg, int64_t *changed, struct rf_error *err)
 {
     enum rf_status status = RF_OK;
-    PGresult *result = PQgetResult(pg->conn);
+    PGresult *result = pq.PQgetResult(pg->conn);
 
     if (!result)
         return lost(pg, err);
-    if (PQresultStatus(result) == PGRES_PIPELINE_ABORTED)
+    if (pq.PQresultStatus(result) == PGRES_PIPELINE_ABORTED)
         status = RF_INVALID; /* one before it failed, with words */
     else if (!is_fine(result))
         status = fail(pg, result, err);
     else if (changed)
         *changed = changed_by(result);
-    PQclear(result);
-    while ((result = PQgetResult(pg->conn)) != NULL)
-        PQclear(result);
+    pq.PQclear(result);
+    while ((result = pq.PQgetResult(pg->conn)) != NULL)
+        pq.PQclear(result);
     return status;
 }
 
@@ -854,7 +921,7 @@ enum rf_status rf_pg_pipe_end(struct rf_pg *pg, int64_t *changed, struct rf_erro
     enum rf_status status = RF_OK;
     PGresult *result;
 
-    if (!PQpipelineSync(pg->conn))
+    if (!pq.PQpipelineSync(pg->conn))
         status = lost(pg, err);
     for (size_t i = 0; i < pg->piped && !rf_pg_is_lost(pg); i++) {
         enum rf_status one = take_piped(pg, changed ? &changed[i] : NULL, err);
@@ -862,10 +929,10 @@ enum rf_status rf_pg_pipe_end(struct rf_pg *pg, int64_t *changed, struct rf_erro
     }
     pg->piped = 0;
     if (!rf_pg_is_lost(pg)) {
-        result = PQgetResult(pg->conn); /* of the sync */
-        PQclear(result);
+        result = pq.PQgetResult(pg->conn); /* of the sync */
+        pq.PQclear(result);
     }
-    if (!PQexitPipelineMode(pg->conn) && !status)
+    if (!pq.PQexitPipelineMode(pg->conn) && !status)
         status = lost(pg, err);
     return status;
 }
@@ -893,6 +960,11 @@ static void put_field(struct rf_buf *buf, uint64_t value, uint8_t size)
 void rf_pg_put_bigint(struct rf_buf *buf, int64_t value)
 {
     put_field(buf, (uint64_t)value, 8);
+}
+
+void rf_pg_put_smallint(struct rf_buf *buf, int16_t value)
+{
+    put_field(buf, (uint16_t)value, 2);
 }
 
 void rf_pg_put_int(struct rf_buf *buf, int32_t value)
@@ -936,16 +1008,16 @@ static enum rf_status send_pieces(struct rf_pg *pg, const struct rf_bytes *piece
 {
     static const char head[19] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0"; /* signature, flags, no more */
 
-    if (PQputCopyData(pg->conn, head, sizeof head) != 1)
+    if (pq.PQputCopyData(pg->conn, head, sizeof head) != 1)
         return lost(pg, err);
     for (size_t i = 0; i < count; i++) {
         for (size_t at = 0, step; at < pieces[i].size; at += step) {
             step = pieces[i].size - at < (1u << 20) ? pieces[i].size - at : 1u << 20;
-            if (PQputCopyData(pg->conn, (const char *)pieces[i].data + at, (int)step) != 1)
+            if (pq.PQputCopyData(pg->conn, (const char *)pieces[i].data + at, (int)step) != 1)
                 return lost(pg, err);
         }
     }
-    if (PQputCopyData(pg->conn, "\377\377", 2) != 1 || PQputCopyEnd(pg->conn, NULL) != 1)
+    if (pq.PQputCopyData(pg->conn, "\377\377", 2) != 1 || pq.PQputCopyEnd(pg->conn, NULL) != 1)
         return lost(pg, err);
     return RF_OK;
 }
@@ -959,19 +1031,19 @@ enum rf_status rf_pg_copy(struct rf_pg *pg, const char *target, const struct rf_
 
     rf_buf_init(&sql, SQL_MAX);
     rf_buf_printf(&sql, "COPY %s FROM STDIN (FORMAT binary)", target);
-    result = PQexec(pg->conn, rf_buf_text(&sql));
+    result = pq.PQexec(pg->conn, rf_buf_text(&sql));
     rf_buf_release(&sql);
-    if (PQresultStatus(result) != PGRES_COPY_IN) {
+    if (pq.PQresultStatus(result) != PGRES_COPY_IN) {
         status = fail(pg, result, err);
-        PQclear(result);
+        pq.PQclear(result);
         return status;
     }
-    PQclear(result);
+    pq.PQclear(result);
     status = send_pieces(pg, pieces, count, err);
-    while ((result = PQgetResult(pg->conn)) != NULL) {
+    while ((result = pq.PQgetResult(pg->conn)) != NULL) {
         if (!status && !is_fine(result))
             status = fail(pg, result, err);
-        PQclear(result);
+        pq.PQclear(result);
         if (rf_pg_is_lost(pg))
             break;
     }
@@ -1008,7 +1080,7 @@ enum rf_status rf_pg_stream_open(struct rf_pg *pg, struct rf_pg_stream **out,
     va_start(args, kinds);
     status = query(pg, &result, err, rf_buf_text(&text), kinds, args);
     va_end(args);
-    PQclear(result);
+    pq.PQclear(result);
     rf_buf_release(&text);
     if (status)
         free(stream);
@@ -1023,15 +1095,15 @@ static enum rf_status fetch(struct rf_pg_stream *stream, struct rf_error *err)
     size_t bytes = 0, count;
     char sql[64];
 
-    PQclear(stream->rows);
+    pq.PQclear(stream->rows);
     snprintf(sql, sizeof sql, "FETCH %zu FROM refuge_%u", stream->step, stream->number);
-    stream->rows = PQexecParams(pg->conn, sql, 0, NULL, NULL, NULL, NULL, 1);
+    stream->rows = pq.PQexecParams(pg->conn, sql, 0, NULL, NULL, NULL, NULL, 1);
     stream->at = 0;
     if (!is_fine(stream->rows))
         return fail(pg, stream->rows, err);
-    count = (size_t)PQntuples(stream->rows);
+    count = (size_t)pq.PQntuples(stream->rows);
     stream->last = count < stream->step;
-    bytes = PQresultMemorySize(stream->rows) / (count ? count : 1);
+    bytes = pq.PQresultMemorySize(stream->rows) / (count ? count : 1);
     stream->step = bytes * STREAM_ROWS <= STREAM_BYTES ? STREAM_ROWS : STREAM_BYTES / bytes;
     if (stream->step == 0)
         stream->step = 1;
@@ -1043,11 +1115,11 @@ enum rf_status rf_pg_stream_next(struct rf_pg_stream *stream, const struct rf_pg
 {
     enum rf_status status = RF_OK;
 
-    if (!stream->rows || (stream->at == (size_t)PQntuples(stream->rows) && !stream->last))
+    if (!stream->rows || (stream->at == (size_t)pq.PQntuples(stream->rows) && !stream->last))
         status = fetch(stream, err);
     if (status)
         return status;
-    if (stream->at == (size_t)PQntuples(stream->rows))
+    if (stream->at == (size_t)pq.PQntuples(stream->rows))
         return RF_END;
     *rows = (const struct rf_pg_rows *)stream->rows;
     *at = stream->at++;
@@ -1060,8 +1132,8 @@ void rf_pg_stream_close(struct rf_pg_stream *stream)
 
     if (!stream)
         return;
-    PQclear(stream->rows);
-    if (PQtransactionStatus(stream->pg->conn) == PQTRANS_INTRANS)
+    pq.PQclear(stream->rows);
+    if (pq.PQtransactionStatus(stream->pg->conn) == PQTRANS_INTRANS)
         (void)!rf_pg_exec(stream->pg, &ignored, "CLOSE refuge_%u", stream->number);
     free(stream);
 }
@@ -1071,10 +1143,10 @@ void rf_pg_stream_close(struct rf_pg_stream *stream)
 static enum rf_status each_failed(struct rf_pg *pg, const PGresult *result, const char *sql,
                                   bool cancelled, struct rf_error *err)
 {
-    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-    const char *words = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-    const char *place = PQresultErrorField(result, PG_DIAG_STATEMENT_POSITION);
+    const char *state = pq.PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *words = pq.PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *hint = pq.PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+    const char *place = pq.PQresultErrorField(result, PG_DIAG_STATEMENT_POSITION);
     unsigned line = 1, column = 1;
 
     if (cancelled)
@@ -1150,15 +1222,15 @@ struct cell_room {
 static void read_cell(const PGresult *result, int column, struct rf_cell *cell,
                       struct cell_room *room)
 {
-    const char *text = PQgetvalue(result, 0, column);
+    const char *text = pq.PQgetvalue(result, 0, column);
     size_t size;
 
     *cell = (struct rf_cell){.type = RF_CELL_NULL};
-    if (PQgetisnull(result, 0, column))
+    if (pq.PQgetisnull(result, 0, column))
         return;
     cell->type = RF_CELL_TEXT;
-    cell->text = rf_bytes(text, (size_t)PQgetlength(result, 0, column));
-    switch (PQftype(result, column)) {
+    cell->text = rf_bytes(text, (size_t)pq.PQgetlength(result, 0, column));
+    switch (pq.PQftype(result, column)) {
     case OID_BOOL:
         cell->type = RF_CELL_INT;
         cell->integer = text[0] == 't';
@@ -1182,7 +1254,7 @@ static void read_cell(const PGresult *result, int column, struct rf_cell *cell,
             cell->text = rf_bytes_text(room->time);
         break;
     case OID_BYTEA:
-        room->bytes = PQunescapeBytea((const unsigned char *)text, &size);
+        room->bytes = pq.PQunescapeBytea((const unsigned char *)text, &size);
         cell->type = RF_CELL_BYTES;
         cell->text = room->bytes ? rf_bytes(room->bytes, size) : rf_bytes("", 0);
         break;
@@ -1206,14 +1278,14 @@ static void each_begin(struct each *each, const PGresult *result)
 {
     if (each->names)
         return;
-    each->count = (size_t)PQnfields(result);
+    each->count = (size_t)pq.PQnfields(result);
     each->names = calloc(each->count + 1, sizeof *each->names);
     each->cells = calloc(each->count + 1, sizeof *each->cells);
     each->rooms = calloc(each->count + 1, sizeof *each->rooms);
     if (!each->names || !each->cells || !each->rooms)
         abort();
     for (size_t i = 0; i < each->count; i++)
-        if (!(each->names[i] = strdup(PQfname(result, (int)i))))
+        if (!(each->names[i] = strdup(pq.PQfname(result, (int)i))))
             abort();
     if (each->header)
         each->header(each->user, each->count, each->names);
@@ -1227,7 +1299,7 @@ static enum rf_status each_row(struct each *each, const PGresult *result)
         read_cell(result, (int)i, &each->cells[i], &each->rooms[i]);
     status = each->visit(each->user, each->index++, each->count, each->names, each->cells);
     for (size_t i = 0; i < each->count; i++) {
-        PQfreemem(each->rooms[i].bytes);
+        pq.PQfreemem(each->rooms[i].bytes);
         each->rooms[i].bytes = NULL;
     }
     return status;
@@ -1244,27 +1316,27 @@ static void each_release(struct each *each)
 
 static void cancel(struct rf_pg *pg)
 {
-    PGcancel *handle = PQgetCancel(pg->conn);
+    PGcancel *handle = pq.PQgetCancel(pg->conn);
     char words[256];
 
     if (handle)
-        (void)PQcancel(handle, words, sizeof words); /* what it does not end, the close does */
-    PQfreeCancel(handle);
+        (void)pq.PQcancel(handle, words, sizeof words); /* what it does not end, the close does */
+    pq.PQfreeCancel(handle);
 }
 
 /* Wait for a result while looking whether somebody wants an end. */
 static PGresult *next_result(struct rf_pg *pg, const volatile int *interrupted, bool *cancelled)
 {
-    while (interrupted && PQisBusy(pg->conn)) {
-        struct pollfd fd = {.fd = PQsocket(pg->conn), .events = POLLIN};
-        if (*interrupted && !*cancelled) {
+    while (interrupted && pq.PQisBusy(pg->conn)) {
+        struct pollfd fd = {.fd = pq.PQsocket(pg->conn), .events = POLLIN};
+        if (*interrupted) { /* again each time: one that comes before the statement is lost */
             *cancelled = true;
             cancel(pg);
         }
-        if (poll(&fd, 1, POLL_MS) > 0 && !PQconsumeInput(pg->conn))
+        if (poll(&fd, 1, POLL_MS) > 0 && !pq.PQconsumeInput(pg->conn))
             break;
     }
-    return PQgetResult(pg->conn);
+    return pq.PQgetResult(pg->conn);
 }
 
 enum rf_status rf_pg_each(struct rf_pg *pg, const char *sql,
@@ -1277,11 +1349,11 @@ enum rf_status rf_pg_each(struct rf_pg *pg, const char *sql,
     enum rf_status status = RF_OK;
     PGresult *result;
 
-    if (!PQsendQueryParams(pg->conn, sql, 0, NULL, NULL, NULL, NULL, 0) ||
-        !PQsetSingleRowMode(pg->conn))
+    if (!pq.PQsendQueryParams(pg->conn, sql, 0, NULL, NULL, NULL, NULL, 0) ||
+        !pq.PQsetSingleRowMode(pg->conn))
         return lost(pg, err);
     while ((result = next_result(pg, interrupted, &cancelled)) != NULL) {
-        ExecStatusType kind = PQresultStatus(result);
+        ExecStatusType kind = pq.PQresultStatus(result);
         if (!status && (kind == PGRES_SINGLE_TUPLE || kind == PGRES_TUPLES_OK)) {
             each_begin(&each, result);
             if (kind == PGRES_SINGLE_TUPLE && !cancelled)
@@ -1293,11 +1365,11 @@ enum rf_status rf_pg_each(struct rf_pg *pg, const char *sql,
                 cancel(pg);
             }
         } else if (!status && kind == PGRES_EMPTY_QUERY) {
-            status = rf_error_set(err, RF_INVALID, "there is no statement in it");
+            status = rf_error_set(err, RF_END, "there is no statement in it");
         } else if (!status && kind != PGRES_COMMAND_OK) {
             status = each_failed(pg, result, sql, cancelled, err);
         }
-        PQclear(result);
+        pq.PQclear(result);
         if (kind == PGRES_COPY_IN || kind == PGRES_COPY_OUT || kind == PGRES_COPY_BOTH)
             break;
     }

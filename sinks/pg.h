@@ -12,7 +12,7 @@
  * A failure gets words from the server and a status that says what to do:
  *
  *   RF_UNAVAILABLE  not reached, connection lost, deadlock, shutting down: later again
- *   RF_INVALID      a value was refused (SQLSTATE 22, 23, 54): set the row aside
+ *   RF_INVALID      a value was refused (SQLSTATE 22, 23, 44, 54, P0): set the row aside
  *   RF_DENIED       user, password or right is missing, or the server only reads
  *   RF_NOT_FOUND    no such database or schema
  *   RF_CORRUPT      a table, column or function is not what it should be (SQLSTATE 42)
@@ -47,6 +47,8 @@ const char *rf_pg_schema(const struct rf_pg *pg);
 /* SQLSTATE of the last failure; "" when it was not the server's. */
 const char *rf_pg_state(const struct rf_pg *pg);
 bool rf_pg_is_lost(const struct rf_pg *pg);
+/* The row of a COPY that it was about, from 1; 0: not known. */
+size_t rf_pg_bad_row(const struct rf_pg *pg);
 /* Changes whenever a new connection was made. */
 uint64_t rf_pg_session(const struct rf_pg *pg);
 bool rf_pg_in_transaction(const struct rf_pg *pg);
@@ -65,7 +67,8 @@ RF_MUST_USE enum rf_status rf_pg_exec(struct rf_pg *pg, struct rf_error *err, co
  * One statement with parameters $1, $2, ... of these kinds:
  *   i int64_t  o int (boolean)  t const char *, NULL: null  b struct rf_bytes as text, data NULL:
  *   null  x struct rf_bytes as bytea  m int64_t us as timestamptz, INT64_MIN: null
- *   I const int64_t *, size_t: bigint[]  T const char *const *, size_t: text[]
+ *   I const int64_t *, size_t: bigint[]  T const char *const *, size_t: text[], NULL: null
+ *   M const int64_t *, size_t: timestamptz[], INT64_MIN: null
  */
 RF_MUST_USE enum rf_status rf_pg_query(struct rf_pg *pg, struct rf_pg_rows **out,
                                        struct rf_error *err, const char *sql, const char *kinds,
@@ -110,6 +113,7 @@ RF_MUST_USE enum rf_status rf_pg_pipe_end(struct rf_pg *pg, int64_t *changed,
 void rf_pg_row_begin(struct rf_buf *buf, uint16_t columns);
 void rf_pg_put_null(struct rf_buf *buf);
 void rf_pg_put_bigint(struct rf_buf *buf, int64_t value);
+void rf_pg_put_smallint(struct rf_buf *buf, int16_t value);
 void rf_pg_put_int(struct rf_buf *buf, int32_t value);
 void rf_pg_put_float(struct rf_buf *buf, double value);
 void rf_pg_put_bool(struct rf_buf *buf, bool value);
@@ -138,7 +142,8 @@ void rf_pg_stream_close(struct rf_pg_stream *stream);
 /*
  * One statement of a person's, row by row as it comes, as in rf_query_sql: numbers as numbers,
  * times as "YYYY-MM-DDThh:mm:ss.ffffffZ", bytea as bytes, all else as text; *interrupted is polled
- * (may be NULL). Its errors are RF_INVALID with the server's words and the place.
+ * (may be NULL). Its errors are RF_INVALID with the server's words and the place,
+ * RF_END when there is no statement in it.
  */
 RF_MUST_USE enum rf_status rf_pg_each(struct rf_pg *pg, const char *sql,
                                       void (*header)(void *user, size_t count,

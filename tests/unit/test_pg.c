@@ -305,7 +305,7 @@ static void a_person_asks_row_by_row(void **state)
     rf_error_clear(&why);
     assert_int_equal(rf_pg_each(pg, "SELECT 1; SELECT 2", NULL, take_cells, &out, NULL, &why),
                      RF_INVALID);
-    assert_int_equal(rf_pg_each(pg, "", NULL, take_cells, &out, NULL, NULL), RF_INVALID);
+    assert_int_equal(rf_pg_each(pg, "", NULL, take_cells, &out, NULL, NULL), RF_END);
     assert_int_equal(rf_pg_each(pg, "SELECT generate_series(1, 100000000)", NULL, take_cells, &out,
                                 NULL, NULL),
                      RF_LIMIT);
