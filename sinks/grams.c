@@ -96,8 +96,7 @@ bool rf_grams_next(struct rf_bytes text, size_t *at, struct rf_grams_piece *out)
     return true;
 }
 
-/* Letters of a run, the marks between them left out. False at the end. */
-static bool next_letter(struct rf_bytes run, size_t *at, struct rf_bytes *letter)
+bool rf_grams_letter(struct rf_bytes run, size_t *at, struct rf_bytes *letter)
 {
     while (*at < run.size) {
         size_t size, start = *at;
@@ -117,7 +116,7 @@ static size_t put_grams(struct rf_buf *out, struct rf_bytes run, size_t length)
     struct rf_bytes window[GRAM_MAX];
     size_t at = 0, seen = 0;
 
-    while (next_letter(run, &at, &window[seen % length])) {
+    while (rf_grams_letter(run, &at, &window[seen % length])) {
         seen++;
         if (seen < length)
             continue;

@@ -30,6 +30,10 @@ struct rf_grams_piece {
 /* The next piece from *at on; false at the end. */
 bool rf_grams_next(struct rf_bytes text, size_t *at, struct rf_grams_piece *out);
 
+/* The next letter of a run with grams from *at on, the marks between them left out; false at the
+ * end. */
+bool rf_grams_letter(struct rf_bytes run, size_t *at, struct rf_bytes *letter);
+
 /* Append what finds a run: its gram when it has up to three letters, else its 3-grams in a row. */
 void rf_grams_put_query(struct rf_buf *out, struct rf_bytes run);
 

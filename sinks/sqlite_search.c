@@ -11,103 +11,17 @@
 #include "sinks/sink_sqlite.h"
 
 #include "sinks/grams.h"
+#include "sinks/terms.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define CACHE_BYTES (16u << 20)
-#define TERMS_MAX 64
-#define PIECES_MAX 64          /* of one term */
 #define TIES_MAX 10000         /* of the last rank, read so that ties come by item */
-#define LIMIT_DEFAULT 20
-#define CLIMB_MAX 32           /* parents asked for a name and a time */
-#define TITLE_BYTES 160
 #define SNIPPET_BYTES 160
 #define SNIPPET_TOKENS 24
 
 /* ---- the expression ---- */
-
-struct term {
-    struct rf_bytes text;
-    bool negated, phrase, prefix;
-};
-
-struct terms {
-    struct term items[TERMS_MAX];
-    size_t count;
-};
-
-/* Bytes of the blank at a place: ASCII, no-break and ideographic space; 0: none. */
-static size_t blank_size(const char *at)
-{
-    if (*at == ' ' || (*at >= '\t' && *at <= '\r'))
-        return 1;
-    if (strncmp(at, "\xc2\xa0", 2) == 0)
-        return 2;
-    return strncmp(at, "\xe3\x80\x80", 3) == 0 ? 3 : 0;
-}
-
-static bool has_pieces(struct rf_bytes text)
-{
-    struct rf_grams_piece piece;
-    size_t at = 0;
-
-    return rf_grams_next(text, &at, &piece);
-}
-
-/* One term from *at on; false at the end of the line. */
-static bool next_term(const char **at, struct term *out)
-{
-    const char *start;
-
-    while (blank_size(*at))
-        *at += blank_size(*at);
-    if (!**at)
-        return false;
-    *out = (struct term){0};
-    if (**at == '-' && (*at)[1] && !blank_size(*at + 1)) {
-        out->negated = true;
-        ++*at;
-    }
-    if (**at == '"') {
-        start = ++*at;
-        *at += strcspn(*at, "\"");
-        out->phrase = true;
-        out->text = rf_bytes(start, (size_t)(*at - start));
-        *at += **at == '"';
-    } else {
-        start = *at;
-        while (**at && **at != '"' && !blank_size(*at))
-            ++*at;
-        out->text = rf_bytes(start, (size_t)(*at - start));
-        if (out->text.size && out->text.data[out->text.size - 1] == '*')
-            out->prefix = true;
-    }
-    if (**at == '*') {
-        out->prefix = true;
-        ++*at;
-    }
-    return true;
-}
-
-static enum rf_status parse_terms(const char *words, struct terms *out, struct rf_error *err)
-{
-    struct term term;
-    bool positive = false;
-
-    out->count = 0;
-    while (next_term(&words, &term)) {
-        if (!has_pieces(term.text))
-            continue; /* "&" is no word */
-        if (out->count == TERMS_MAX)
-            return rf_error_set(err, RF_LIMIT, "cannot search for more than %d words", TERMS_MAX);
-        positive |= !term.negated;
-        out->items[out->count++] = term;
-    }
-    if (!positive)
-        return rf_error_set(err, RF_INVALID, "there is no word to search for in it");
-    return RF_OK;
-}
 
 /* Whether a piece of another script and a gram run are one word: then each stands for itself. */
 static bool is_mixed(const struct rf_grams_piece *pieces, size_t count, size_t i)
@@ -135,17 +49,17 @@ static void put_group(struct rf_buf *out, const struct rf_grams_piece *pieces, s
 }
 
 /* The term in brackets: groups of pieces joined by AND. */
-static enum rf_status put_term(struct rf_buf *out, const struct term *term, bool prefix,
+static enum rf_status put_term(struct rf_buf *out, const struct rf_term *term, bool prefix,
                                struct rf_error *err)
 {
-    struct rf_grams_piece pieces[PIECES_MAX];
+    struct rf_grams_piece pieces[RF_TERM_PIECES_MAX];
     size_t count = 0, at = 0;
 
-    while (count < PIECES_MAX && rf_grams_next(term->text, &at, &pieces[count]))
+    while (count < RF_TERM_PIECES_MAX && rf_grams_next(term->text, &at, &pieces[count]))
         count++;
-    if (count == PIECES_MAX)
+    if (count == RF_TERM_PIECES_MAX)
         return rf_error_set(err, RF_LIMIT, "cannot search for a phrase of more than %d words",
-                            PIECES_MAX - 1);
+                            RF_TERM_PIECES_MAX - 1);
     rf_buf_put_u8(out, '(');
     for (size_t i = 0, last; i < count; i = last + 1) {
         last = i;
@@ -161,8 +75,8 @@ static enum rf_status put_term(struct rf_buf *out, const struct term *term, bool
 }
 
 /* open_end: the line's last word matches as a prefix, too. */
-static enum rf_status put_expression(struct rf_buf *out, const struct terms *terms, bool open_end,
-                                     struct rf_error *err)
+static enum rf_status put_expression(struct rf_buf *out, const struct rf_terms *terms,
+                                     bool open_end, struct rf_error *err)
 {
     enum rf_status status = RF_OK;
     bool first = true;
@@ -171,7 +85,7 @@ static enum rf_status put_expression(struct rf_buf *out, const struct terms *ter
     for (int negated = 0; negated < 2; negated++) {
         bool any = false;
         for (size_t i = 0; !status && i < terms->count; i++) {
-            const struct term *term = &terms->items[i];
+            const struct rf_term *term = &terms->items[i];
             if (term->negated != (negated == 1))
                 continue;
             rf_buf_put_text(out, negated ? (any ? " OR " : ") NOT (") : (first ? "(" : " AND "));
@@ -205,7 +119,7 @@ struct search {
     struct rf_db db;
     struct rf_arena arena;
     struct rf_sqlite_live live;
-    struct terms terms;
+    struct rf_terms terms;
     struct rf_buf expression, snippet;
     struct place *places;
     size_t place_count;
@@ -491,7 +405,7 @@ static enum rf_status climb(struct search *search, int64_t blob, struct rf_hit *
 {
     enum rf_status status = RF_OK;
 
-    for (int step = 0; !status && step < CLIMB_MAX && blob; step++) {
+    for (int step = 0; !status && step < RF_SEARCH_CLIMB_MAX && blob; step++) {
         sqlite3_stmt *stmt = NULL;
         int64_t above = 0;
         status = rf_db_prepare(&search->db, &stmt, err,
@@ -520,7 +434,7 @@ static enum rf_status climb(struct search *search, int64_t blob, struct rf_hit *
 static const char *short_title(struct search *search, const char *text)
 {
     struct rf_bytes all = rf_bytes_text(text);
-    size_t size = all.size > TITLE_BYTES ? TITLE_BYTES : all.size;
+    size_t size = all.size > RF_SEARCH_TITLE_BYTES ? RF_SEARCH_TITLE_BYTES : all.size;
 
     while (size < all.size && size > 0 && (all.data[size] & 0xc0) == 0x80)
         size--;
@@ -572,13 +486,11 @@ static enum rf_status run(struct search *search, const struct rf_search_options 
                           enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                           void *user, struct rf_error *err)
 {
-    const struct term *end;
     enum rf_status status = find_places(search, options->table, err);
 
     if (!status)
         status = find(search, false, err);
-    end = &search->terms.items[search->terms.count - 1];
-    if (!status && !search->total && !end->negated && !end->phrase && !end->prefix)
+    if (!status && !search->total && rf_terms_may_open(&search->terms))
         status = find(search, true, err);
     if (!status)
         status = name_candidates(search, err);
@@ -604,8 +516,8 @@ enum rf_status rf_sqlite_search(const char *path, const char *words,
 
     if (!options)
         options = &defaults;
-    limit = options->limit ? options->limit : LIMIT_DEFAULT;
-    status = parse_terms(words, &search.terms, err);
+    limit = options->limit ? options->limit : RF_SEARCH_LIMIT;
+    status = rf_terms_parse(&search.terms, words, err);
     if (!status && (limit > RF_HITS_MAX || options->offset > RF_HITS_MAX - limit))
         status = rf_error_set(err, RF_LIMIT, "cannot show hits beyond the first %d", RF_HITS_MAX);
     if (!status)
