@@ -70,6 +70,7 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
         .mapper_program = rf_mapper_program(),
         .workers = rf_settings_workers(settings),
         .cache_bytes = rf_settings_cache_bytes(settings),
+        .reader = index->definition.reader,
         .batch_items = rf_settings_batch_items(settings),
         .batch_ms = rf_settings_batch_ms(settings),
         .slow_budget_ms = rf_settings_slow_budget_ms(settings),
@@ -528,7 +529,7 @@ static bool resolve_mappers(struct rf_cli *cli, struct rf_definition *definition
 static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
                         const struct rf_definition *definition)
 {
-    struct rf_sink_options how = {.create = true, .write = true};
+    struct rf_sink_options how = {.create = true, .write = true, .reader = definition->reader};
     struct rf_sink *sink = NULL;
     struct rf_error err = {0};
     enum rf_status status = rf_sink_open(&sink, definition->sink, &how, &err);
@@ -568,6 +569,7 @@ int cmd_index_create(struct rf_cli *cli)
         code = rf_fail_with(cli, RF_EXIT_USAGE, "%s", err.message);
     } else if (resolve_mappers(cli, &definition, &index.arena, &code)) {
         definition.sink = url;
+        definition.reader = rf_args_text(&cli->args, "reader");
         code = create_index(cli, &index, &definition);
     }
     free(url);

@@ -391,9 +391,11 @@ static enum rf_status explain_mapper(struct why *why, struct rf_error *err)
                  "SELECT 'set aside (' || class || ')', reason FROM refuge_dead_letters WHERE "
                  "blob = %lld AND mapper = %lld UNION ALL SELECT 'parked (' || kind || ')', "
                  "coalesce(reason, '') || CASE kind WHEN 'need' THEN (SELECT ' waits for ' || "
-                 "group_concat(ref, ' ') FROM refuge_needs n WHERE n.mapper = p.mapper AND n.blob "
-                 "= p.blob AND NOT present) ELSE '' END FROM refuge_parks p WHERE blob = %lld AND "
-                 "mapper = %lld", item, mapper, item, mapper);
+                 "min(ref) || CASE WHEN count(*) > 1 THEN ' and ' || (count(*) - 1) || ' more' "
+                 "ELSE '' END FROM refuge_needs n WHERE n.mapper = p.mapper AND n.blob = p.blob "
+                 "AND present = 0) ELSE '' END FROM refuge_parks p WHERE blob = %lld AND mapper = "
+                 "%lld",
+                 item, mapper, item, mapper);
     if (status == RF_OK)
         status = ask(why, visit_table, err, "SELECT name FROM refuge_tables WHERE mapper = %lld",
                      mapper);
@@ -681,7 +683,7 @@ static int explain(struct why *why, const char *word)
     find_wanted(why, word, &wanted);
     status = ask(why, visit_mapper, &err,
                  "SELECT m.id, m.name, l.position FROM refuge_lane_mappers m JOIN refuge_lanes l "
-                 "ON l.id = m.lane WHERE l.state = 'live' AND NOT m.edges_only ORDER BY m.name");
+                 "ON l.id = m.lane WHERE l.state = 'live' AND m.edges_only = 0 ORDER BY m.name");
     if (status == RF_OK || status == RF_END)
         status = find_items(why, word, &wanted, &err);
     rf_summary_int(why->cli, "items", (int64_t)why->item_count);

@@ -190,10 +190,15 @@ const struct rf_command rf_commands[] = {
     {.name = "index create",
      .arguments = "NAME",
      .help = "make one more index, with mappers and a sink of its own",
-     .text = "URL is sqlite:PATH. What is said here is kept in conf.d/index-NAME.json of the home; "
+     .text = "URL is sqlite:PATH or postgresql://[USER@]HOST[:PORT]/DATABASE[?PARAMETERS]"
+             "[#SCHEMA], with any parameter of libpq but a password: that stands in ~/.pgpass or "
+             "in the file of '?passfile=FILE'. The schema is the index's name when none is "
+             "given, and belongs to the index. What is said here is kept in "
+             "conf.d/index-NAME.json of the home; "
              "'index drop' removes both.",
      .examples = "refuge index create recipes --mapper recipes.lua\tone mapper, in the home\n"
-                 "refuge index create shared --sink sqlite:/srv/shared.db\tin a place of its own\n",
+                 "refuge index create shared --sink sqlite:/srv/shared.db\tin a place of its own\n"
+                 "refuge index create team --sink postgresql://ada@db/notes\tin a server\n",
      .run = cmd_index_create,
      .min = 1, .max = 1},
     {.name = "index list",
@@ -356,6 +361,8 @@ const struct rf_cli_option rf_cli_options[] = {
 
     {"index create", "sink", 0, RF_CLI_TEXT, "URL", NULL,
      "where its rows go; default: a file in the home"},
+    {"index create", "reader", 0, RF_CLI_TEXT, "ROLE", NULL,
+     "a role of the PostgreSQL server that may read the tables"},
     {"index create", "mapper", 'm', RF_CLI_LIST, "FILE", NULL,
      "a mapper it uses, instead of all of the home"},
 

@@ -138,7 +138,8 @@ enum rf_status rf_sink_url(char **out, const char *word, const char *index, stru
     }
     if (!rest || (strncmp(word, "postgresql:", 11) != 0 && strncmp(word, "postgres:", 9) != 0))
         return rf_error_set(err, RF_INVALID,
-                            "cannot use sink '%s': no such kind of sink; write sqlite:PATH",
+                            "cannot use sink '%s': no such kind of sink; write sqlite:PATH or "
+                            "postgresql://USER@HOST/DATABASE",
                             word);
     if (has_password(rest + 3))
         return rf_error_set(err, RF_INVALID,

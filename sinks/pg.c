@@ -48,7 +48,7 @@ enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 2
     X(PQresultMemorySize) X(PQresultStatus) X(PQsendQueryParams) X(PQserverVersion)             \
     X(PQsetErrorVerbosity) X(PQsetNoticeReceiver) X(PQsetSingleRowMode) X(PQsocket) X(PQstatus) \
     X(PQtransactionStatus) X(PQunescapeBytea)
-#define MEMBER(name) __typeof__(&name) name;
+#define MEMBER(name) __typeof__(&(name))(name);
 #define SYMBOL(name) {#name, &pq.name},
 
 static struct {

@@ -10,21 +10,31 @@
 
 static const struct rf_sink_ops *const backends[] = {
     &rf_sink_sqlite_ops,
+    &rf_sink_postgres_ops,
 };
+
+static bool is_scheme(const char *url, size_t size, const char *scheme)
+{
+    return strlen(scheme) == size && memcmp(url, scheme, size) == 0;
+}
 
 /* The backend of a URL and what stands behind the colon; NULL: there is none (RF_UNSUPPORTED). */
 static const struct rf_sink_ops *find_backend(const char *url, const char **rest,
                                               struct rf_error *err)
 {
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        size_t size = strlen(backends[i]->scheme);
-        if (strncmp(url, backends[i]->scheme, size) == 0 && url[size] == ':' && url[size + 1]) {
+    size_t size = strcspn(url, ":");
+
+    for (size_t i = 0; url[size] && url[size + 1] && i < sizeof backends / sizeof *backends; i++) {
+        const struct rf_sink_ops *ops = backends[i];
+        if (is_scheme(url, size, ops->scheme) || (ops->alias && is_scheme(url, size, ops->alias))) {
             *rest = url + size + 1;
-            return backends[i];
+            return ops;
         }
     }
     rf_error_set(err, RF_UNSUPPORTED,
-                 "cannot use sink '%s': no such kind of sink, write sqlite:PATH", url);
+                 "cannot use sink '%s': no such kind of sink, write sqlite:PATH or "
+                 "postgresql://USER@HOST/DATABASE#SCHEMA",
+                 url);
     return NULL;
 }
 

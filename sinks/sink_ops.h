@@ -23,7 +23,7 @@ struct rf_sink {
 };
 
 struct rf_sink_ops {
-    const char *scheme;
+    const char *scheme, *alias; /* alias: another name of it, or NULL */
 
     enum rf_status (*open)(struct rf_sink **out, const char *rest,
                            const struct rf_sink_options *options, struct rf_error *err);
@@ -100,6 +100,6 @@ struct rf_sink_ops {
     enum rf_status (*query_metadata)(const char *rest, struct rf_buf *buf, struct rf_error *err);
 };
 
-extern const struct rf_sink_ops rf_sink_sqlite_ops;
+extern const struct rf_sink_ops rf_sink_sqlite_ops, rf_sink_postgres_ops;
 
 #endif

@@ -19,8 +19,22 @@
 #include "sinks/query.h"
 #include "sinks/sink.h"
 
+/* Which kind of sink fixture_init makes: "sqlite", or "postgresql" at REFUGE_TEST_POSTGRESQL. */
+static const char *fixture_kind = "sqlite";
+
+static inline bool on_postgres(void)
+{
+    return strcmp(fixture_kind, "postgresql") == 0;
+}
+
+/* What a question is in the SQL of the kind at hand. */
+static inline const char *form(const char *sqlite, const char *postgres)
+{
+    return on_postgres() ? postgres : sqlite;
+}
+
 struct fixture {
-    char folder[64], url[128], path[96];
+    char folder[64], url[256], path[96];
     struct rf_arena arena;
     struct rf_sink *sink;
 };
@@ -55,10 +69,16 @@ static inline struct rf_sink *open_sink(const char *url, bool create)
 
 static inline void fixture_init(struct fixture *f)
 {
+    static unsigned made;
+
     *f = (struct fixture){.folder = "/tmp/rf-sink-XXXXXX"};
     assert_non_null(mkdtemp(f->folder));
     snprintf(f->path, sizeof f->path, "%s/index.db", f->folder);
-    snprintf(f->url, sizeof f->url, "sqlite:%s", f->path);
+    if (on_postgres())
+        snprintf(f->url, sizeof f->url, "%s#t%ld_%u", getenv("REFUGE_TEST_POSTGRESQL"),
+                 (long)getpid(), ++made);
+    else
+        snprintf(f->url, sizeof f->url, "sqlite:%s", f->path);
     rf_arena_init(&f->arena, 64 << 20);
     f->sink = open_sink(f->url, true);
 }

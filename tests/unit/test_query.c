@@ -11,6 +11,7 @@
 
 #include "core/json.h"
 #include "sinks/grams.h"
+#include "sinks/pg.h"
 
 static const char mail_v1[] =
     "{\"name\":\"mail\",\"version\":\"1\",\"title\":\"Mail\",\"on\":[\"blob\"],\"splits\":true,"
@@ -199,10 +200,54 @@ static void sql_ends_when_told(void **state)
                      RF_END);
     assert_int_equal(last, 1);
     rf_buf_init(&buf, 1024);
-    CHECK(rf_query_sql(f.url, "SELECT id AS a, item AS b FROM blobs WHERE 0", keep_names, take_row,
-                       &buf, NULL, &err));
+    CHECK(rf_query_sql(f.url, "SELECT id AS a, item AS b FROM blobs WHERE 1 = 0", keep_names,
+                       take_row, &buf, NULL, &err));
     assert_string_equal(rf_buf_text(&buf), "2 a b");
     rf_buf_release(&buf);
+    fixture_release(&f);
+}
+
+static void postgres_sql_only_reads(void **state)
+{
+    static const char *const refused[] = {
+        "DELETE FROM mail",
+        "INSERT INTO mail(blob, n) VALUES(1, 9)",
+        "WITH x AS (DELETE FROM mail RETURNING 1) SELECT * FROM x",
+        "SELECT 1 INTO x",
+        "CREATE TABLE x(a int)",
+        "CREATE TEMP TABLE x(a int)",
+        "EXPLAIN ANALYZE DELETE FROM mail",
+        "COPY (SELECT 1) TO PROGRAM 'touch /tmp/rf-none'",
+        "COPY (SELECT 1) TO STDOUT",
+        "DO $$ BEGIN PERFORM 1; END $$",
+        "SELECT nextval('refuge_blob_ids')",
+        "SET TRANSACTION READ WRITE",
+        "COMMIT",
+        "BEGIN",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM nowhere",
+    };
+    struct rf_error why = {0};
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f);
+    fill(&f, false);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (rf_query_sql(f.url, refused[i], NULL, take_row, NULL, NULL, NULL) != RF_INVALID)
+            fail_msg("not refused: %s", refused[i]);
+    CHECK_STATUS(rf_query_sql(f.url, "-- nothing", NULL, NULL, NULL, NULL, &err), RF_END);
+    assert_int_equal(rf_query_sql(f.url, "SELECT 1,\n  nothere FROM mail", NULL, NULL, NULL, NULL,
+                                  &why),
+                     RF_INVALID);
+    assert_non_null(strstr(why.message, "nothere"));
+    assert_non_null(strstr(why.message, "line 2, column 3"));
+    assert_string_equal(ask(&f, "/* all */ (SELECT 1, NULL, 'a', 0.5); -- and no more"),
+                        "1||a|0.5");
+    assert_string_equal(ask(&f, "EXPLAIN SELECT 1")[0] ? "plan" : "", "plan");
+    assert_string_equal(ask(&f, "SELECT count(*) FROM mail"), "7");
+    assert_string_equal(ask(&f, "SELECT subject FROM mail_latest WHERE subject = 'lantern'"),
+                        "lantern");
     fixture_release(&f);
 }
 
@@ -212,7 +257,14 @@ static void raw(struct fixture *f, const char *sql)
 {
     sqlite3 *db = NULL;
     char *words = NULL;
+    struct rf_pg *pg = NULL;
 
+    if (on_postgres()) {
+        CHECK(rf_pg_open(&pg, f->url, &err));
+        CHECK(rf_pg_exec(pg, &err, "%s", sql));
+        rf_pg_close(pg);
+        return;
+    }
     assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
     if (sqlite3_exec(db, sql, NULL, NULL, &words) != SQLITE_OK)
         fail_msg("%s: %s", sql, words);
@@ -263,8 +315,11 @@ static void a_refused_row_becomes_a_dead_letter(void **state)
     fixture_init(&f);
     mapper = mapper_of(&f.arena, mail_v1);
     CHECK(rf_sink_lane_begin(f.sink, &mapper, 1, true, &lane, &err));
-    raw(&f, "CREATE TRIGGER picky BEFORE INSERT ON mail WHEN new.size = 13 BEGIN SELECT "
-            "RAISE(ABORT, 'no thirteen here'); END");
+    raw(&f, form("CREATE TRIGGER picky BEFORE INSERT ON mail WHEN new.size = 13 BEGIN SELECT "
+                 "RAISE(ABORT, 'no thirteen here'); END",
+                 "CREATE FUNCTION picky() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'no thirteen "
+                 "here'; END $$ LANGUAGE plpgsql; CREATE TRIGGER picky BEFORE INSERT ON mail FOR "
+                 "EACH ROW WHEN (new.size = 13) EXECUTE FUNCTION picky()"));
     CHECK(rf_sink_begin(f.sink, lane, "", &err));
     rf_buf_init(&buf, 1 << 16);
     for (int64_t n = 11; n < 15; n++) {
@@ -296,10 +351,13 @@ static void a_refused_row_becomes_a_dead_letter(void **state)
     CHECK(rf_sink_commit(f.sink, "3", &err));
     assert_string_equal(ask(&f, "SELECT count(*) FROM mail"), "1");
     assert_string_equal(ask(&f, "SELECT class FROM refuge_errors"), "sink\nsink");
-    assert_non_null(strstr(ask(&f, "SELECT group_concat(reason) FROM refuge_errors"),
+    assert_non_null(strstr(ask(&f, "SELECT reason FROM refuge_errors"),
                            "row 2 was refused by table 'mail': no thirteen here"));
-    assert_string_equal(ask(&f, "SELECT count(*) FROM mail_fts WHERE mail_fts MATCH 'subject'"),
+    assert_string_equal(ask(&f, form("SELECT count(*) FROM mail_fts WHERE mail_fts MATCH "
+                                     "'subject'",
+                                     "SELECT count(*) FROM mail WHERE search @@ 'subject'")),
                         "0");
+    raw(&f, form("DROP TRIGGER picky", "DROP TRIGGER picky ON mail; DROP FUNCTION picky"));
     fixture_release(&f);
 }
 
@@ -455,7 +513,10 @@ static void search_finds_inside_scripts_without_spaces(void **state)
             fail_msg("'%s' is found", absent[i]);
     assert_string_equal(search(&f, "運用", NULL), "朝の運用フロー=朝の<運用>フロー ");
     /* A stock client finds them, too. */
-    assert_string_equal(ask(&f, "SELECT count(*) FROM mail_fts WHERE mail_fts MATCH '運用'"), "1");
+    assert_string_equal(ask(&f, form("SELECT count(*) FROM mail_fts WHERE mail_fts MATCH '運用'",
+                                     "SELECT count(*) FROM mail WHERE search @@ "
+                                     "to_tsquery('simple', '運用')")),
+                        "1");
     fixture_release(&f);
 }
 
@@ -683,8 +744,27 @@ static void grams_are_one_two_and_three_long(void **state)
     rf_buf_release(&buf);
 }
 
+static void needs_a_server(void **state)
+{
+    (void)state;
+    print_message("REFUGE_TEST_POSTGRESQL is not set\n");
+    skip();
+}
+
 int main(void)
 {
+    const struct CMUnitTest postgres[] = {
+        cmocka_unit_test(postgres_sql_only_reads),
+        cmocka_unit_test(sql_ends_when_told),
+        cmocka_unit_test(a_refused_row_becomes_a_dead_letter),
+        cmocka_unit_test(search_finds_words_phrases_and_prefixes),
+        cmocka_unit_test(search_takes_any_text),
+        cmocka_unit_test(search_finds_inside_scripts_without_spaces),
+        cmocka_unit_test(hits_have_names_times_and_pages),
+    };
+    const struct CMUnitTest without[] = {cmocka_unit_test(needs_a_server)};
+    const char *server = getenv("REFUGE_TEST_POSTGRESQL");
+    int failed;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sql_only_reads),
         cmocka_unit_test(sql_ends_when_told),
@@ -701,5 +781,9 @@ int main(void)
         cmocka_unit_test(grams_are_one_two_and_three_long),
     };
 
-    return cmocka_run_group_tests_name("query", tests, NULL, NULL);
+    failed = cmocka_run_group_tests_name("query sqlite", tests, NULL, NULL);
+    fixture_kind = "postgresql";
+    if (server && server[0])
+        return failed + cmocka_run_group_tests_name("query postgresql", postgres, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("query postgresql", without, NULL, NULL);
 }

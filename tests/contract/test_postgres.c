@@ -1,0 +1,315 @@
+/*
+ * test_postgres.c - what is PostgreSQL's own about that sink: servers that end, people who build on
+ * its tables or change them, several writers
+ *
+ * Most of it runs at REFUGE_TEST_POSTGRESQL; where a server is to be killed, the test starts one of
+ * its own (tests/services/postgres).
+ */
+#include "tests/sink_fixture.h"
+
+#include <sys/stat.h>
+
+#include "sinks/pg.h"
+
+static const char notes_v1[] =
+    "{\"name\":\"notes\",\"version\":\"1\",\"on\":[\"blob\"],\"tables\":[{\"name\":\"note\","
+    "\"columns\":[{\"name\":\"title\",\"type\":\"text\",\"search\":true},{\"name\":\"words\","
+    "\"type\":\"int\"},{\"name\":\"key\",\"type\":\"text\",\"facet\":true}],\"latest\":{\"key\":"
+    "[\"key\"],\"by\":\"words\"}}]}";
+static const char notes_v2[] =
+    "{\"name\":\"notes\",\"version\":\"2\",\"on\":[\"blob\"],\"tables\":[{\"name\":\"note\","
+    "\"columns\":[{\"name\":\"title\",\"type\":\"text\",\"search\":true},{\"name\":\"words\","
+    "\"type\":\"int\"},{\"name\":\"key\",\"type\":\"text\"}],\"latest\":{\"key\":"
+    "[\"key\"],\"by\":\"words\"}}]}";
+static const char notes_v3[] =
+    "{\"name\":\"notes\",\"version\":\"3\",\"on\":[\"blob\"],\"tables\":[{\"name\":\"note\","
+    "\"columns\":[{\"name\":\"words\",\"type\":\"int\"}]}]}";
+
+/* One note; key may be as long as no index takes it. */
+static void put_note_of(struct rf_sink *sink, struct rf_arena *arena, const char *blob,
+                        uint64_t seq, const char *title, const char *key)
+{
+    struct rf_value values[3] = {text_value(title), int_value((int64_t)seq), text_value(key)};
+    struct rf_sink_item item = blob_item(arena, blob, seq);
+    struct rf_sink_call call = {.outcome = RF_SINK_ROWS, .attempts = 1};
+    struct rf_buf buf;
+
+    rf_buf_init(&buf, 1 << 20);
+    rf_row_begin(&buf, 0, 3);
+    for (size_t i = 0; i < 3; i++)
+        rf_row_put(&buf, &values[i]);
+    call.output = rf_buf_bytes(&buf);
+    item.calls = &call;
+    item.call_count = 1;
+    put(sink, &item);
+    rf_buf_release(&buf);
+}
+
+static uint32_t begin_one(struct fixture *f, const char *declaration)
+{
+    struct rf_sink_mapper mapper = mapper_of(&f->arena, declaration);
+    uint32_t lane = 0;
+
+    CHECK(rf_sink_lane_begin(f->sink, &mapper, 1, false, &lane, &err));
+    return lane;
+}
+
+/* SQL as somebody else. */
+static void other_does(struct fixture *f, const char *sql)
+{
+    struct rf_pg *pg = NULL;
+
+    CHECK(rf_pg_open(&pg, f->url, &err));
+    CHECK(rf_pg_exec(pg, &err, "%s", sql));
+    rf_pg_close(pg);
+}
+
+/* A live lane of v1 with one note, and beside it a lane of this version with the same. */
+static uint32_t build_beside(struct fixture *f, const char *declaration)
+{
+    uint32_t live = begin_one(f, notes_v1), lane;
+
+    CHECK(rf_sink_begin(f->sink, live, "", &err));
+    put_note_of(f->sink, &f->arena, "a", 1, "old", "k");
+    CHECK(rf_sink_commit(f->sink, "1", &err));
+    CHECK(rf_sink_lane_ready(f->sink, live, &err));
+    lane = begin_one(f, declaration);
+    CHECK(rf_sink_begin(f->sink, lane, "", &err));
+    CHECK(rf_sink_commit(f->sink, "1", &err));
+    return lane;
+}
+
+static void views_live_through_a_swap(void **state)
+{
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = build_beside(&f, notes_v2);
+    other_does(&f, "CREATE VIEW mine AS SELECT upper(title) AS loud FROM note; "
+                   "CREATE VIEW second AS SELECT loud || '!' AS louder FROM mine; "
+                   "CREATE VIEW latest AS SELECT key FROM note_latest; "
+                   "COMMENT ON VIEW mine IS 'it''s mine'; GRANT SELECT ON mine TO PUBLIC; "
+                   "GRANT SELECT ON note TO PUBLIC");
+    CHECK(rf_sink_begin(f.sink, lane, "1", &err));
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    CHECK(rf_sink_lane_swap(f.sink, lane, NULL, 0, &err));
+    CHECK(rf_sink_begin(f.sink, 1, "1", &err));
+    put_note_of(f.sink, &f.arena, "b", 2, "new", "k");
+    CHECK(rf_sink_commit(f.sink, "2", &err));
+    assert_string_equal(ask(&f, "SELECT louder FROM second"), "NEW!");
+    assert_string_equal(ask(&f, "SELECT key FROM latest"), "k");
+    assert_string_equal(ask(&f, "SELECT obj_description('mine'::regclass), relacl IS NOT NULL FROM "
+                                "pg_class WHERE oid = 'mine'::regclass"),
+                        "it's mine|1");
+    assert_string_equal(ask(&f, "SELECT relacl::text LIKE '%=r/%' FROM pg_class WHERE oid = "
+                                "'note'::regclass"),
+                        "1");
+    other_does(&f, "DROP VIEW second, mine, latest");
+    fixture_release(&f);
+}
+
+static void what_cannot_be_made_again_stops_a_swap(void **state)
+{
+    static const struct {
+        const char *make, *undo, *words;
+    } cases[] = {
+        {"CREATE VIEW mine AS SELECT title FROM note", "DROP VIEW mine", "title"},
+        {"CREATE MATERIALIZED VIEW still AS SELECT words FROM note",
+         "DROP MATERIALIZED VIEW still", "still"},
+        {"CREATE FUNCTION f() RETURNS trigger AS 'BEGIN RETURN new; END' LANGUAGE plpgsql; "
+         "CREATE TRIGGER watcher BEFORE INSERT ON note FOR EACH ROW EXECUTE FUNCTION f()",
+         "DROP TRIGGER watcher ON note; DROP FUNCTION f", "watcher"},
+    };
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = build_beside(&f, notes_v3);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rf_error why = {0};
+        other_does(&f, cases[i].make);
+        if (rf_sink_lane_swap(f.sink, lane, NULL, 0, &why) != RF_DENIED ||
+            !strstr(why.message, cases[i].words))
+            fail_msg("%s: %s", cases[i].make, why.message);
+        assert_string_equal(ask(&f, "SELECT title FROM note"), "old");
+        other_does(&f, cases[i].undo);
+    }
+    CHECK(rf_sink_lane_swap(f.sink, lane, NULL, 0, &err));
+    fixture_release(&f);
+}
+
+/* An index row is bounded to 2,704 bytes; of many items only the one at fault is set aside. */
+static void a_row_that_an_index_refuses_costs_itself(void **state)
+{
+    char key[6001], blob[16];
+    uint64_t random = 88172645463325252u;
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1);
+    CHECK(rf_sink_lane_ready(f.sink, lane, &err));
+    for (size_t i = 0; i < sizeof key - 1; i++) { /* nothing that compresses */
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        key[i] = (char)('!' + random % 90);
+    }
+    key[sizeof key - 1] = '\0';
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    for (unsigned i = 1; i <= 100; i++) {
+        snprintf(blob, sizeof blob, "%u", i);
+        put_note_of(f.sink, &f.arena, blob, i, "t", i % 37 == 0 ? key : "short");
+    }
+    CHECK(rf_sink_commit(f.sink, "100", &err));
+    assert_string_equal(ask(&f, "SELECT count(*) FROM note"), "98");
+    assert_string_equal(ask(&f, "SELECT count(*), min(class), max(seq), bool_and(reason LIKE "
+                                "'row 0 was refused by table ''note'': index row size%') FROM "
+                                "refuge_errors e JOIN blobs b USING(item)"),
+                        "2|sink|74|1");
+    fixture_release(&f);
+}
+
+static void what_others_changed_is_named(void **state)
+{
+    struct rf_sink_options options = {.write = true, .writer_token = 7};
+    struct rf_error why = {0};
+    struct rf_sink *sink = NULL;
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note_of(f.sink, &f.arena, "a", 1, "t", "k");
+    rf_sink_rollback(f.sink);
+    other_does(&f, "ALTER TABLE note DROP COLUMN title CASCADE");
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note_of(f.sink, &f.arena, "a", 1, "t", "k");
+    assert_int_equal(rf_sink_commit(f.sink, "1", &why), RF_CORRUPT);
+    assert_non_null(strstr(why.message, "note"));
+    assert_non_null(strstr(why.message, "refuge index rebuild"));
+    rf_sink_close(f.sink);
+    rf_error_clear(&why);
+    assert_int_equal(rf_sink_open(&sink, f.url, &options, &why), RF_CORRUPT);
+    assert_non_null(strstr(why.message, "'note'"));
+    f.sink = NULL;
+    fixture_release(&f);
+}
+
+/* The writer's session ends behind its back: the batch is written again on a new one. */
+static void a_lost_session_is_made_again(void **state)
+{
+    struct rf_error why = {0};
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note_of(f.sink, &f.arena, "a", 1, "first", "k");
+    other_does(&f, "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = "
+                   "'advisory' AND pid <> pg_backend_pid() AND objsubid = 1 AND "
+                   "((classid::bigint << 32) | objid::bigint) = ('x' || left(md5('refuge ' || "
+                   "current_schema()), 16))::bit(64)::bigint");
+    assert_int_equal(rf_sink_commit(f.sink, "1", &why), RF_UNAVAILABLE);
+    rf_sink_rollback(f.sink);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note_of(f.sink, &f.arena, "a", 1, "again", "k");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    assert_string_equal(ask(&f, "SELECT title FROM note"), "again");
+    fixture_release(&f);
+}
+
+/* ---- a server of its own ---- */
+
+static void service(const char *command, const char *folder, char *out, size_t size)
+{
+    char line[400];
+    FILE *pipe;
+
+    snprintf(line, sizeof line, RF_SOURCE_DIR "/tests/services/postgres %s %s", command, folder);
+    pipe = popen(line, "r");
+    assert_non_null(pipe);
+    if (out) {
+        assert_non_null(fgets(out, (int)size, pipe));
+        out[strcspn(out, "\n")] = '\0';
+    }
+    assert_int_equal(pclose(pipe), 0);
+}
+
+/* Killed in the middle of a batch and started again: nothing of the batch, then all of it. */
+static void a_server_may_be_killed_in_a_batch(void **state)
+{
+    char folder[] = "/tmp/rf-pgk-XXXXXX", address[200], line[200];
+    struct rf_error why = {0};
+    struct fixture f = {0};
+    enum rf_status status = RF_OK;
+    uint32_t lane;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(chmod(folder, 0755), 0);
+    service("install", folder, NULL, 0);
+    service("start", folder, address, sizeof address);
+    snprintf(f.url, sizeof f.url, "%s#killed", strchr(address, '=') + 1);
+    rf_arena_init(&f.arena, 64 << 20);
+    f.sink = open_sink(f.url, true);
+    lane = begin_one(&f, notes_v1);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note_of(f.sink, &f.arena, "a", 1, "kept", "k");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    CHECK(rf_sink_begin(f.sink, lane, "1", &err));
+    put_note_of(f.sink, &f.arena, "b", 2, "half", "k");
+    service("kill", folder, NULL, 0);
+    assert_int_equal(rf_sink_commit(f.sink, "2", &why), RF_UNAVAILABLE);
+    rf_sink_rollback(f.sink);
+    rf_error_clear(&why);
+    assert_int_equal(rf_sink_begin(f.sink, lane, "1", &why), RF_UNAVAILABLE);
+    assert_non_null(strstr(why.message, "cannot reach index"));
+    service("start", folder, address, sizeof address);
+    status = rf_sink_begin(f.sink, lane, "1", &why);
+    for (int i = 0; status == RF_UNAVAILABLE && i < 100; i++)
+        status = rf_sink_begin(f.sink, lane, "1", NULL);
+    assert_int_equal(status, RF_OK);
+    put_note_of(f.sink, &f.arena, "b", 2, "whole", "k");
+    CHECK(rf_sink_commit(f.sink, "2", &err));
+    assert_string_equal(ask(&f, "SELECT title FROM note ORDER BY title"), "kept\nwhole");
+    rf_sink_close(f.sink);
+    rf_arena_release(&f.arena);
+    service("stop", folder, NULL, 0);
+    snprintf(line, sizeof line, "rm -rf %s", folder);
+    assert_int_equal(system(line), 0);
+}
+
+static void needs_a_server(void **state)
+{
+    (void)state;
+    print_message("REFUGE_TEST_POSTGRESQL is not set\n");
+    skip();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(views_live_through_a_swap),
+        cmocka_unit_test(what_cannot_be_made_again_stops_a_swap),
+        cmocka_unit_test(a_row_that_an_index_refuses_costs_itself),
+        cmocka_unit_test(what_others_changed_is_named),
+        cmocka_unit_test(a_lost_session_is_made_again),
+        cmocka_unit_test(a_server_may_be_killed_in_a_batch),
+    };
+    const struct CMUnitTest without[] = {cmocka_unit_test(needs_a_server)};
+    const char *server = getenv("REFUGE_TEST_POSTGRESQL");
+
+    fixture_kind = "postgresql";
+    if (server && server[0])
+        return cmocka_run_group_tests_name("postgres", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("postgres", without, NULL, NULL);
+}
