@@ -34,7 +34,7 @@ static void put_note_of(struct rf_sink *sink, struct rf_arena *arena, const char
     struct rf_sink_call call = {.outcome = RF_SINK_ROWS, .attempts = 1};
     struct rf_buf buf;
 
-    rf_buf_init(&buf, 1 << 20);
+    rf_buf_init(&buf, 8 << 20);
     rf_row_begin(&buf, 0, 3);
     for (size_t i = 0; i < 3; i++)
         rf_row_put(&buf, &values[i]);
@@ -174,6 +174,43 @@ static void a_row_that_an_index_refuses_costs_itself(void **state)
     fixture_release(&f);
 }
 
+/* Every text that a mapper may emit fits into a tsvector; what does not is not searched. */
+static void no_text_is_too_long_to_be_searched(void **state)
+{
+    static const char *const patterns[] = {"%x ", "w%x-", "%u.%u/", "\xe9\x81\x8b", "same ", "x",
+                                           "\xf0\x90\x90\x80%x \xc3\xa9"};
+    enum { COUNT = sizeof patterns / sizeof *patterns };
+    char *text = malloc(RF_TEXT_MAX + 64), blob[16];
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    assert_non_null(text);
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1);
+    CHECK(rf_sink_lane_ready(f.sink, lane, &err));
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    for (unsigned i = 0; i < COUNT; i++) {
+        size_t size = (size_t)snprintf(text, 64, "anchor of %u ", i);
+        for (unsigned k = 0; size < RF_TEXT_MAX - 64; k++) {
+            const char *pattern = patterns[i], *mark = strchr(pattern, '%');
+            size_t plain = mark ? (size_t)(mark - pattern) : strlen(pattern);
+            memcpy(text + size, pattern, plain);
+            size += plain;
+            if (mark) /* a word that was not there before */
+                size += (size_t)snprintf(text + size, 32, "%x%s", k * 2654435761u, mark + 2);
+        }
+        snprintf(blob, sizeof blob, "%u", i);
+        put_note_of(f.sink, &f.arena, blob, i + 1, text, "k");
+    }
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    assert_string_equal(ask(&f, "SELECT count(*) FROM refuge_errors"), "0");
+    assert_string_equal(ask(&f, "SELECT count(*) FROM note WHERE search @@ 'anchor'"), "7");
+    assert_int_equal(COUNT, 7);
+    free(text);
+    fixture_release(&f);
+}
+
 static void what_others_changed_is_named(void **state)
 {
     struct rf_sink_options options = {.write = true, .writer_token = 7};
@@ -301,6 +338,7 @@ int main(void)
         cmocka_unit_test(views_live_through_a_swap),
         cmocka_unit_test(what_cannot_be_made_again_stops_a_swap),
         cmocka_unit_test(a_row_that_an_index_refuses_costs_itself),
+        cmocka_unit_test(no_text_is_too_long_to_be_searched),
         cmocka_unit_test(what_others_changed_is_named),
         cmocka_unit_test(a_lost_session_is_made_again),
         cmocka_unit_test(a_server_may_be_killed_in_a_batch),
