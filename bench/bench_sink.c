@@ -5,6 +5,9 @@
  * whose rows are encoded before the clock starts, 10,000 items a batch, as the indexer writes them.
  * Mapped: a whole index run over a store of JSON blobs that hold the same rows. Floor: bare_sink.h
  * in two shapes, one table (the least that holds the rows) and two (what an index keeps of items).
+ *
+ * With REFUGE_TEST_POSTGRESQL set, the same into that server: a first fill and the same items once
+ * more, beside bare binary COPY of the same two tables, keys included.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +18,7 @@
 #include "bench/data.h"
 #include "bench/fill.h"
 #include "indexer/index.h"
+#include "sinks/pg.h"
 #include "sinks/sink.h"
 
 #define DISTINCT 4000 /* texts; rows beyond repeat them */
@@ -26,6 +30,8 @@ struct sink_case {
     bool search;
     uint64_t count;
     enum bare_shape shape;
+    const char *server; /* a PostgreSQL server, or NULL: SQLite */
+    bool again;         /* items that are there already */
     char store[1024];
 };
 
@@ -119,6 +125,73 @@ static void write_bare(void *arg, struct bench_cost *cost)
     bench_remove(path);
 }
 
+/* One batch of the floor in PostgreSQL: COPY of items, COPY of rows, one transaction. */
+static void copy_batch(struct rf_pg *pg, struct rf_buf *items, struct rf_buf *texts)
+{
+    struct rf_bytes piece = rf_buf_bytes(items);
+    struct rf_error err = {0};
+
+    bench_must(rf_pg_exec(pg, &err, "BEGIN"), &err, "cannot begin");
+    bench_must(rf_pg_copy(pg, "items(id, item, kind, size, ts, seq)", &piece, 1, &err), &err,
+               "cannot copy");
+    piece = rf_buf_bytes(texts);
+    bench_must(rf_pg_copy(pg, "texts(blob, n, key, val, at)", &piece, 1, &err), &err,
+               "cannot copy");
+    bench_must(rf_pg_exec(pg, &err, "COMMIT"), &err, "cannot commit");
+    rf_buf_clear(items);
+    rf_buf_clear(texts);
+}
+
+static void write_copy(void *arg, struct bench_cost *cost)
+{
+    const struct sink_case *which = arg;
+    const struct rows *rows = make_rows(which);
+    struct rf_buf items, texts;
+    struct rf_error err = {0};
+    struct rf_value values[3];
+    struct rf_pg *pg;
+    char url[1100], key[32];
+
+    rf_buf_init(&items, SIZE_MAX / 2);
+    rf_buf_init(&texts, SIZE_MAX / 2);
+    snprintf(url, sizeof url, "%s#bench_bare", which->server);
+    bench_must(rf_pg_open(&pg, url, &err), &err, "cannot connect");
+    bench_must(rf_pg_exec(pg, &err,
+                          "DROP SCHEMA IF EXISTS bench_bare CASCADE; CREATE SCHEMA bench_bare; "
+                          "CREATE TABLE items(id bigint PRIMARY KEY, item text COLLATE \"C\" "
+                          "UNIQUE, kind text, size bigint, ts timestamptz, seq bigint); CREATE "
+                          "TABLE texts(blob bigint, n bigint, key text, val text, at bigint%s, "
+                          "PRIMARY KEY(blob, n))",
+                          which->search ? ", search tsvector GENERATED ALWAYS AS "
+                                          "(to_tsvector('simple', coalesce(val, ''))) STORED"
+                                        : ""),
+               &err, "no tables");
+    bench_start(cost);
+    for (uint64_t i = 0; i < which->count; i++) {
+        set_values(values, key, rows, i);
+        rf_pg_row_begin(&items, 6);
+        rf_pg_put_bigint(&items, (int64_t)i);
+        rf_pg_put_text(&items, rf_bytes_text(rows->keys[i]));
+        rf_pg_put_text(&items, rf_bytes_text("blob"));
+        rf_pg_put_bigint(&items, TEXT_ROOM);
+        rf_pg_put_time(&items, 1700000000000000);
+        rf_pg_put_bigint(&items, (int64_t)i + 1);
+        rf_pg_row_begin(&texts, 5);
+        rf_pg_put_bigint(&texts, (int64_t)i);
+        rf_pg_put_bigint(&texts, 0);
+        rf_pg_put_text(&texts, values[0].text);
+        rf_pg_put_text(&texts, values[1].text);
+        rf_pg_put_bigint(&texts, values[2].integer);
+        if ((i + 1) % BARE_BATCH == 0 || i + 1 == which->count)
+            copy_batch(pg, &items, &texts);
+    }
+    bench_stop(cost, which->count);
+    bench_must(rf_pg_exec(pg, &err, "DROP SCHEMA bench_bare CASCADE"), &err, "cannot drop");
+    rf_pg_close(pg);
+    rf_buf_release(&items);
+    rf_buf_release(&texts);
+}
+
 /* ---- ready rows ---- */
 
 /* Rows encoded one behind the other; ends[i] is where row i ends. */
@@ -141,6 +214,19 @@ static uint8_t *encode_rows(const struct rows *rows, uint64_t count, uint64_t *e
     return buf.data;
 }
 
+/* As the indexer tells of what is ready. */
+static void expect_items(struct rf_sink *sink, const struct rows *rows, uint64_t from,
+                         uint64_t until)
+{
+    const char *keys[RF_SINK_EXPECT_MAX];
+    struct rf_error err = {0};
+    size_t count = 0;
+
+    while (count < RF_SINK_EXPECT_MAX && from < until)
+        keys[count++] = rows->keys[from++];
+    bench_must(rf_sink_expect(sink, keys, count, &err), &err, "cannot expect");
+}
+
 static void write_items(struct rf_sink *sink, uint32_t lane, const struct rows *rows,
                         const uint8_t *encoded, const uint64_t *ends, uint64_t count)
 {
@@ -151,6 +237,8 @@ static void write_items(struct rf_sink *sink, uint32_t lane, const struct rows *
         uint64_t until = i + BARE_BATCH < count ? i + BARE_BATCH : count;
         bench_must(rf_sink_begin(sink, lane, position, &err), &err, "cannot begin");
         for (; i < until; i++) {
+            if (i % RF_SINK_EXPECT_MAX == 0)
+                expect_items(sink, rows, i, until);
             uint64_t start = i ? ends[i - 1] : 0;
             const struct rf_sink_call call = {.mapper = 0, .outcome = RF_SINK_ROWS,
                 .output = rf_bytes(encoded + start, ends[i] - start)};
@@ -164,6 +252,14 @@ static void write_items(struct rf_sink *sink, uint32_t lane, const struct rows *
         bench_must(rf_sink_commit(sink, next, &err), &err, "cannot commit");
         memcpy(position, next, sizeof position);
     }
+}
+
+static const char *last_position(const struct sink_case *which)
+{
+    static char text[RF_POSITION_SIZE];
+
+    snprintf(text, sizeof text, "1-%llu", (unsigned long long)which->count);
+    return text;
 }
 
 static void write_ready(void *arg, struct bench_cost *cost)
@@ -182,14 +278,28 @@ static void write_ready(void *arg, struct bench_cost *cost)
     char url[1100];
     uint32_t lane;
 
-    snprintf(url, sizeof url, "sqlite:%s", path);
+    if (which->server)
+        snprintf(url, sizeof url, "%s#bench_ready", which->server);
+    else
+        snprintf(url, sizeof url, "sqlite:%s", path);
+    if (which->server)
+        bench_must(rf_sink_erase(url, &err), &err, "cannot erase");
     bench_must(rf_sink_open(&sink, url, &options, &err), &err, "cannot open the sink");
     bench_must(rf_sink_lane_begin(sink, &mapper, 1, true, &lane, &err), &err, "no lane");
+    if (which->again) {
+        write_items(sink, lane, rows, encoded, ends, which->count);
+        bench_must(rf_sink_lane_ready(sink, lane, &err), &err, "not ready");
+        bench_must(rf_sink_begin(sink, lane, last_position(which), &err), &err, "cannot begin");
+        bench_must(rf_sink_commit(sink, "", &err), &err, "cannot commit");
+    }
     bench_start(cost);
     write_items(sink, lane, rows, encoded, ends, which->count);
     bench_stop(cost, which->count);
     rf_sink_close(sink);
-    bench_remove(path);
+    if (which->server)
+        bench_must(rf_sink_erase(url, &err), &err, "cannot erase");
+    else
+        bench_remove(path);
 }
 
 /* ---- mapped rows ---- */
@@ -276,9 +386,32 @@ static void compare(bool search, uint64_t count)
     bench_remove(two.store);
 }
 
+static void compare_postgres(bool search, uint64_t count, const char *server)
+{
+    struct sink_case first = {.search = search, .count = bench_count(&bench, count, 300),
+                              .server = server}, again = first;
+    char work[100];
+
+    again.again = true;
+    const struct bench_side sides[] = {
+        {"rf_sink into PostgreSQL, rows encoded before", write_ready, &first, 0},
+        {"rf_sink into PostgreSQL, items that are there", write_ready, &again, 0},
+        {"bare binary COPY of items and rows, with keys", write_copy, &first, 0.8}};
+
+    snprintf(work, sizeof work, "ready %s into PostgreSQL",
+             search ? "searchable rows of 1 KB" : "rows of 300 B");
+    bench_compare(&bench, work, BENCH_BY_RATE, sides, 3);
+}
+
 int main(int argc, char **argv)
 {
+    const char *server = getenv("REFUGE_TEST_POSTGRESQL");
+
     bench_open(&bench, "sink", &argc, argv);
+    if (server && server[0]) {
+        compare_postgres(false, 100000, server);
+        compare_postgres(true, 30000, server);
+    }
     compare(false, 200000);
     compare(true, 60000);
     return bench_close(&bench);
