@@ -363,15 +363,6 @@ enum rf_status rf_postgres_query_sql(const char *rest, const char *sql,
     return status;
 }
 
-static enum rf_status postgres_canon(struct rf_canon **out, const char *rest, struct rf_error *err)
-{
-    (void)out;
-    (void)rest;
-    return rf_error_set(err, RF_UNSUPPORTED,
-                        "an index kept by PostgreSQL cannot be verified or digested yet; a "
-                        "verified one is 'sqlite:PATH'");
-}
-
 static enum rf_status postgres_metadata(const char *rest, struct rf_buf *buf, struct rf_error *err)
 {
     (void)rest;
@@ -414,6 +405,6 @@ const struct rf_sink_ops rf_sink_postgres_ops = {
     .counts = rf_postgres_counts,
     .query_sql = rf_postgres_query_sql,
     .query_search = rf_postgres_search,
-    .query_canon = postgres_canon,
+    .query_canon = rf_postgres_canon,
     .query_metadata = postgres_metadata,
 };

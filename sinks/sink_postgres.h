@@ -8,6 +8,7 @@
  * postgres_write.c    one batch of items: begin, put, remove, commit
  * postgres_parks.c    parks, dead letters, counts
  * postgres_search.c   words in, hits out
+ * postgres_canonical.c  canonical rows, and what must hold beside them
  */
 #ifndef RF_SINKS_SINK_POSTGRES_H
 #define RF_SINKS_SINK_POSTGRES_H
@@ -345,5 +346,6 @@ enum rf_status rf_postgres_search(const char *rest, const char *words,
                                   const struct rf_search_options *options,
                                   enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                                   void *user, uint64_t *total, struct rf_error *err);
+enum rf_status rf_postgres_canon(struct rf_canon **out, const char *rest, struct rf_error *err);
 
 #endif

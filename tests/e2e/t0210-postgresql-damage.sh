@@ -1,0 +1,90 @@
+#!/bin/sh
+# t0210-postgresql-damage.sh - `refuge index verify` finds what psql did behind its back
+#
+# One kind of damage at a time; verify must fail and name it, and the rebuild that it advises must mend
+# it.
+. "$(dirname "$0")/lib.sh"
+
+[ -n "${REFUGE_TEST_POSTGRESQL:-}" ] || skip_all "REFUGE_TEST_POSTGRESQL names no server"
+command -v psql >/dev/null || skip_all "psql is not installed"
+schema=damage_$$
+
+material=$tmp/material
+mkdir "$material"
+cat >"$material/people.json" <<'JSON'
+[{"name": "Ada", "town": "London"}, {"name": "Grace", "town": "New York"},
+ {"name": "Edsger", "town": "Nuenen"}]
+JSON
+printf 'name,words\r\none,"harbour, lantern"\r\ntwo,meadow\r\n' >"$material/table.csv"
+printf '{"kind": "poison", "id": "bad"}' >"$material/poison.json"
+printf '{"kind": "plain", "id": "good", "rows": 2}' >"$material/good.json"
+printf '{"kind": "plain", "id": "doomed", "rows": 1}' >"$material/doomed.json"
+printf '{"kind": "need", "id": "waits", "ref": "%s"}' \
+    "sha256-0000000000000000000000000000000000000000000000000000000000000000" >"$material/waits.json"
+printf '{"kind": "split", "id": "s", "parts": [{"kind": "plain", "id": "p", "rows": 1}]}' \
+    >"$material/split.json"
+
+run refuge init
+status_is "a home is made" 0
+cp "$source_dir/tests/fault/history.lua" "$REFUGE_HOME/mappers/"
+run refuge put --match '*.json' --match '*.csv' "$material"
+status_is "files are put" 0
+cp "$out" "$tmp/refs"
+ref_of()
+{
+    sed -n "s|^\(sha256-[0-9a-f]*\)  .*/$1\$|\1|p" "$tmp/refs"
+}
+run refuge index create pg --sink "$REFUGE_TEST_POSTGRESQL#$schema"
+status_is "an index is made in the server" 0
+run refuge index run pg
+status_is "the index runs, with items set aside" 3
+run refuge delete "$(ref_of doomed.json)"
+run refuge index run pg
+run refuge index verify pg
+status_is "an undamaged index verifies" 0
+
+# damage NAME WORDS SQL: the statement; verify must fail, and say every word; a rebuild mends it.
+damage()
+{
+    PGOPTIONS="-c search_path=$schema" psql -q -X -v ON_ERROR_STOP=1 "$REFUGE_TEST_POSTGRESQL" \
+        -c "$3" >"$tmp/changed" 2>&1 || fail "$1: the damage is done" "$(cat "$tmp/changed")"
+    run refuge index verify pg
+    cat "$out" "$err" >"$tmp/said"
+    status_is "$1: found" 1
+    for word in $2; do
+        ok "$1: named" grep -qF -e "$word" "$tmp/said"
+    done
+    refuge index rebuild pg -q >/dev/null 2>&1
+    run refuge index verify pg
+    status_is "$1: mended by a rebuild" 0
+}
+
+good=$(ref_of good.json)
+doomed=$(ref_of doomed.json)
+waits=$(ref_of waits.json)
+split=$(ref_of split.json)
+poison=$(ref_of poison.json)
+of="(SELECT id FROM blobs WHERE item ="
+
+damage "a row gone" "history $good" "DELETE FROM history WHERE blob = $of '$good') AND n = 1"
+damage "a row doubled" "history $good" \
+    "INSERT INTO history(id, blob, n, key, kind, note, search) SELECT id + 1000000, blob, n + 100,
+       key, kind, note, search FROM history WHERE blob = $of '$good') AND n = 0"
+damage "one cell changed" "history $good key" \
+    "UPDATE history SET key = 'another' WHERE blob = $of '$good') AND n = 0"
+damage "a full-text entry gone" "history $good full-text" \
+    "UPDATE history SET search = NULL WHERE blob = $of '$good') AND n = 0"
+damage "a full-text entry changed" "history $good full-text" \
+    "UPDATE history SET search = 'weasel:1'::tsvector WHERE blob = $of '$good') AND n = 0"
+damage "a dead letter gone" "$poison history" \
+    "DELETE FROM refuge_dead_letters WHERE blob = $of '$poison')"
+damage "a deleted blob's row put back" "history $doomed" \
+    "INSERT INTO history(id, blob, n, key, kind, note) SELECT 2000000, id, 0, 'doomed', 'plain',
+       'plain number 1' FROM blobs WHERE item = '$doomed'"
+damage "a need gone" "$waits" "DELETE FROM refuge_needs WHERE blob = $of '$waits')"
+damage "a park gone" "$waits" "DELETE FROM refuge_parks WHERE blob = $of '$waits')"
+damage "an edge to a part gone" "$split" "DELETE FROM refuge_parts WHERE parent = $of '$split')"
+damage "an item gone" "$good" \
+    "DELETE FROM history WHERE blob = $of '$good'); DELETE FROM blobs WHERE item = '$good'"
+refuge index drop pg -q
+done_testing
