@@ -270,6 +270,7 @@ int cmd_index_retry(struct rf_cli *cli);
 int cmd_index_rebuild(struct rf_cli *cli);
 int cmd_index_verify(struct rf_cli *cli);
 int cmd_index_why(struct rf_cli *cli);
+int cmd_index_wait(struct rf_cli *cli);
 int cmd_index_pause(struct rf_cli *cli);
 int cmd_index_resume(struct rf_cli *cli);
 int cmd_index_create(struct rf_cli *cli);

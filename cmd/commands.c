@@ -173,6 +173,20 @@ const struct rf_command rf_commands[] = {
      .run = cmd_index_why,
      .min = 1,
      .max = 2},
+    {.name = "index wait",
+     .arguments = "[NAME]",
+     .help = "wait until an index has reached what the store holds now",
+     .text = INDEX_NAME_TEXT " Then a query finds what was put before. What the mappers failed on, "
+                             "or what waits for the slow lane or for blobs, is passed by: 'index "
+                             "status' counts it. Says who writes the index. Exit status 1 when the "
+                             "time is up, when nobody writes the index (for a second: a run that "
+                             "loads changed mapper files lets go for a moment), and when it is "
+                             "paused.",
+     .examples = "refuge put note.json && refuge index wait\tthen ask, while another process runs "
+                 "'index run --follow'\n"
+                 "refuge index wait --timeout 0\tis it there already?\n",
+     .run = cmd_index_wait,
+     .max = 1},
     {.name = "index pause",
      .arguments = "[NAME]",
      .help = "let runs of an index do nothing until resumed",
@@ -358,6 +372,11 @@ const struct rf_cli_option rf_cli_options[] = {
     {"index retry,index errors", "item", 0, RF_CLI_TEXT, "REF", NULL,
      "only this item: its blobref or the beginning of it"},
     {"index retry", "all", 0, RF_CLI_FLAG, NULL, NULL, "everything that was set aside"},
+
+    {"index wait", "seq", 0, RF_CLI_NUMBER, "SEQ", NULL,
+     "the change to reach; default: the newest of the store"},
+    {"index wait", "timeout", 0, RF_CLI_NUMBER, "SECONDS", NULL,
+     "give up after so long; default: wait while somebody writes the index"},
 
     {"index create", "sink", 0, RF_CLI_TEXT, "URL", NULL,
      "where its rows go; default: a file in the home"},

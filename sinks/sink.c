@@ -56,6 +56,11 @@ void rf_sink_close(struct rf_sink *sink)
         sink->ops->close(sink);
 }
 
+enum rf_status rf_sink_writer(struct rf_sink *sink, struct rf_error *err)
+{
+    return sink->ops->writer(sink, err);
+}
+
 enum rf_status rf_sink_erase(const char *url, struct rf_error *err)
 {
     const char *rest;

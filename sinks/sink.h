@@ -43,6 +43,10 @@ RF_MUST_USE enum rf_status rf_sink_open(struct rf_sink **out, const char *url,
                                         struct rf_error *err);
 void rf_sink_close(struct rf_sink *sink); /* rolls an open batch back */
 
+/* Whether somebody holds the writer's lock, found without asking for it: who looks is in nobody's
+ * way. RF_OK: nobody. RF_LOCKED: err names the holder. Either may be over when this returns. */
+RF_MUST_USE enum rf_status rf_sink_writer(struct rf_sink *sink, struct rf_error *err);
+
 /* Remove an index that nobody has open, with all its files; RF_OK when there is none. */
 RF_MUST_USE enum rf_status rf_sink_erase(const char *url, struct rf_error *err);
 

@@ -28,6 +28,7 @@ struct rf_sink_ops {
     enum rf_status (*open)(struct rf_sink **out, const char *rest,
                            const struct rf_sink_options *options, struct rf_error *err);
     void (*close)(struct rf_sink *sink);
+    enum rf_status (*writer)(struct rf_sink *sink, struct rf_error *err);
     enum rf_status (*erase)(const char *rest, struct rf_error *err);
 
     enum rf_status (*lanes)(struct rf_sink *sink, struct rf_arena *arena,

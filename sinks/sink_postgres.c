@@ -42,7 +42,8 @@ enum rf_status rf_postgres_finish(struct rf_postgres *sink, enum rf_status statu
 
 /* ---- the writer's lock ---- */
 
-static enum rf_status locked(struct rf_pg *pg, struct rf_error *err)
+/* RF_LOCKED with the session that holds it, RF_OK when none does. */
+static enum rf_status find_holder(struct rf_pg *pg, struct rf_error *err)
 {
     struct rf_pg_rows *rows = NULL;
     enum rf_status status;
@@ -63,10 +64,29 @@ static enum rf_status locked(struct rf_pg *pg, struct rf_error *err)
                               "%s",
                               rf_pg_name(pg), (long long)rf_pg_int_at(rows, 0, 0),
                               rf_pg_text_at(rows, 0, 2), rf_pg_text_at(rows, 0, 1));
-    else
-        status = rf_error_set(err, RF_LOCKED, "index '%s' is being written by another process",
-                              rf_pg_name(pg));
     rf_pg_rows_free(rows);
+    return status;
+}
+
+static enum rf_status locked(struct rf_pg *pg, struct rf_error *err)
+{
+    enum rf_status status = find_holder(pg, err);
+
+    if (status)
+        return status;
+    return rf_error_set(err, RF_LOCKED, "index '%s' is being written by another process",
+                        rf_pg_name(pg));
+}
+
+static enum rf_status postgres_writer(struct rf_sink *base, struct rf_error *err)
+{
+    struct rf_postgres *sink = rf_postgres_of(base);
+    bool held;
+    enum rf_status status = rf_postgres_ask(sink, &held, err);
+
+    if (!status)
+        status = find_holder(sink->pg, err);
+    rf_postgres_let_go(sink, held);
     return status;
 }
 
@@ -376,6 +396,7 @@ const struct rf_sink_ops rf_sink_postgres_ops = {
     .alias = "postgres",
     .open = postgres_open,
     .close = postgres_close,
+    .writer = postgres_writer,
     .erase = postgres_erase,
     .lanes = rf_postgres_lanes,
     .lane_begin = rf_postgres_lane_begin,

@@ -2,7 +2,9 @@
  * sink_sqlite.c - an index in one SQLite file
  *
  * One process writes it: it holds an flock on "<file>.lock", which also says who (the pid; left
- * behind by a crash it means nothing, the flock does). Rows and the position are of one transaction
+ * behind by a crash it means nothing, the flock does). Whether an flock is held can only be found
+ * out by taking it, and a run that starts just then would fail; so the writer puts a range lock
+ * beside it, which others may ask about. Rows and the position are of one transaction
  * in write-ahead log mode with synchronous=NORMAL: a power cut may lose the last batches, never a
  * part of one, because the log's checksums chain; what is lost is replayed from the position.
  */
@@ -85,10 +87,31 @@ static enum rf_status take_lock(struct rf_sqlite *sink, const char *path, int ti
         sleep_ms(LOCK_POLL_MS);
         timeout_ms -= LOCK_POLL_MS;
     }
-    /* Only for the message of who comes next: nothing depends on it. */
+    /* Both only for the words to others: that one process writes does not depend on them. */
+    (void)fcntl(sink->lock_fd, F_OFD_SETLK, &(struct flock){.l_type = F_WRLCK});
     if (ftruncate(sink->lock_fd, 0) != 0 || pwrite(sink->lock_fd, pid, (size_t)size, 0) != size)
         status = rf_error_errno(err, RF_IO, errno, "cannot write '%s'", name);
 out:
+    free(name);
+    return status;
+}
+
+static enum rf_status sqlite_writer(struct rf_sink *base, struct rf_error *err)
+{
+    struct rf_sqlite *sink = of(base);
+    struct flock range = {.l_type = F_WRLCK};
+    char *name = beside(sink->db.path, ".lock"), holder[RF_HOLDER_SIZE];
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    enum rf_status status = RF_OK;
+
+    if (fd < 0 && errno != ENOENT)
+        status = rf_error_errno(err, rf_status_of_errno(errno), errno,
+                                "cannot tell who writes index '%s'", sink->db.path);
+    if (fd >= 0 && (rf_holder_find(fd, holder) ||
+                    (fcntl(fd, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK)))
+        status = locked(sink->db.path, fd, err);
+    if (fd >= 0)
+        close(fd);
     free(name);
     return status;
 }
@@ -243,6 +266,7 @@ const struct rf_sink_ops rf_sink_sqlite_ops = {
     .scheme = "sqlite",
     .open = sqlite_open,
     .close = sqlite_close,
+    .writer = sqlite_writer,
     .erase = sqlite_erase,
     .lanes = rf_sqlite_lanes,
     .lane_begin = rf_sqlite_lane_begin,

@@ -758,6 +758,35 @@ static void one_process_writes(void **state)
     CHECK_STATUS(rf_sink_open(&second, "oracle:x", &options, &err), RF_UNSUPPORTED);
 }
 
+/* A reader is told who writes, and is not in the way of who wants to. */
+static void a_reader_sees_the_writer(void **state)
+{
+    struct rf_sink_options options = {0};
+    struct rf_sink *reader = NULL;
+    struct rf_error why = {0};
+    char pid[32];
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f);
+    CHECK(rf_sink_open(&reader, f.url, &options, &err));
+    assert_int_equal(rf_sink_writer(reader, &why), RF_LOCKED);
+    if (on_postgres())
+        snprintf(pid, sizeof pid, "server process ");
+    else
+        snprintf(pid, sizeof pid, "process %ld", (long)getpid());
+    assert_non_null(strstr(why.message, pid));
+    CHECK_STATUS(rf_sink_writer(f.sink, &err), RF_LOCKED); /* so is the writer */
+    rf_sink_close(f.sink);
+    while (rf_sink_writer(reader, NULL) == RF_LOCKED) /* until the server noticed */
+        continue;
+    CHECK(rf_sink_writer(reader, &err));
+    f.sink = open_sink(f.url, false);
+    CHECK_STATUS(rf_sink_writer(reader, &err), RF_LOCKED);
+    rf_sink_close(reader);
+    fixture_release(&f);
+}
+
 /* 16 MB of rows in one batch through a cache of 2 MiB, in a new index: what SQLite then holds. */
 static void the_cache_is_as_large_as_told(void **state)
 {
@@ -1379,6 +1408,7 @@ static void needs_a_server(void **state)
         cmocka_unit_test(a_splitter_may_run_along_for_its_edges),                               \
         cmocka_unit_test(parts_that_a_lane_missed_are_parked),                                  \
         cmocka_unit_test(names_must_not_clash), cmocka_unit_test(one_process_writes),           \
+        cmocka_unit_test(a_reader_sees_the_writer),                                             \
         cmocka_unit_test(random_histories_end_as_the_model_says)
 
 int main(void)
