@@ -11,9 +11,10 @@
  * A column `search` of a mapper table holds the words of its search columns (lexemes.h), filled by
  * the writer.
  *
- * There are no foreign keys: their check costs the server more than the row itself, and the one
- * writer there is cannot break them. Indexes but the primary keys are made when a lane has caught
- * up (rf_sink_lane_ready), because a first fill would pay for them with every row.
+ * Indexes but the primary keys, and the foreign key of a mapper table to blobs, are made when a
+ * lane has caught up (rf_sink_lane_ready), because a first fill would pay for them with every row.
+ * Refuge's own tables have no foreign keys: nobody joins them by a tool, and the one writer there
+ * is cannot break them.
  *
  * Whatever refuge made says so in its comment, which ends in MARK: nothing else is ever dropped.
  */
@@ -359,6 +360,7 @@ enum rf_status rf_postgres_make_indexes(struct rf_postgres *sink, int64_t table_
     if (rf_postgres_search_count(table))
         rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\" USING gin(search);\n", id,
                       ++number, name);
+    rf_pg_put_sql(&sql, "ALTER TABLE \"%w\" ADD FOREIGN KEY(blob) REFERENCES blobs(id);\n", name);
     rf_pg_put_sql(&sql, "ANALYZE \"%w\";\nUPDATE refuge_tables SET indexed = 1 WHERE id = %lld",
                   name, id);
     return run_sql(sink, &sql, err);

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #define LOCK_POLL_MS 50
+#define LOCK_GRACE_MS 1000 /* for the session of a process that was killed just now */
 #define VECTOR_MAX (2u << 20)
 
 /* The lock's number: of our name and the schema's. */
@@ -95,6 +96,7 @@ static enum rf_status take_lock(struct rf_pg *pg, int timeout_ms, struct rf_erro
     int64_t taken = 0;
     enum rf_status status;
 
+    timeout_ms = timeout_ms > LOCK_GRACE_MS ? timeout_ms : LOCK_GRACE_MS;
     for (;;) {
         struct timespec pause = {.tv_nsec = LOCK_POLL_MS * 1000000L};
         status = rf_pg_int(pg, &taken, 0, err, "SELECT pg_try_advisory_lock(" LOCK_NUMBER ")", "t",
@@ -183,6 +185,15 @@ enum rf_status rf_postgres_ask(struct rf_postgres *sink, bool *held, struct rf_e
     return status;
 }
 
+/* The server ends a session some time after us; its locks go now. */
+static void leave(struct rf_pg *pg, bool locked)
+{
+    if (pg && locked && !rf_pg_is_lost(pg))
+        (void)!rf_pg_exec(pg, NULL, "%sSELECT pg_advisory_unlock_all()",
+                          rf_pg_in_transaction(pg) ? "ROLLBACK; " : "");
+    rf_pg_close(pg);
+}
+
 static void postgres_close(struct rf_sink *base)
 {
     struct rf_postgres *sink = rf_postgres_of(base);
@@ -194,7 +205,7 @@ static void postgres_close(struct rf_sink *base)
     rf_pg_group_release(&sink->group);
     rf_lexemes_free(sink->lexemes);
     rf_buf_release(&sink->vector);
-    rf_pg_close(sink->pg);
+    leave(sink->pg, base->write);
     free(sink->reader);
     free(sink);
 }
@@ -283,7 +294,7 @@ static enum rf_status postgres_erase(const char *rest, struct rf_error *err)
     status = take_lock(pg, 0, err);
     if (!status && rf_postgres_check(pg, &why) != RF_NOT_FOUND)
         status = rf_postgres_drop_schema(pg, err);
-    rf_pg_close(pg);
+    leave(pg, true);
     return status;
 }
 

@@ -85,6 +85,7 @@ damage "a need gone" "$waits" "DELETE FROM refuge_needs WHERE blob = $of '$waits
 damage "a park gone" "$waits" "DELETE FROM refuge_parks WHERE blob = $of '$waits')"
 damage "an edge to a part gone" "$split" "DELETE FROM refuge_parts WHERE parent = $of '$split')"
 damage "an item gone" "$good" \
-    "DELETE FROM history WHERE blob = $of '$good'); DELETE FROM blobs WHERE item = '$good'"
+    "DELETE FROM history WHERE blob = $of '$good'); DELETE FROM record WHERE blob = $of '$good');
+     DELETE FROM blobs WHERE item = '$good'"
 refuge index drop pg -q
 done_testing
