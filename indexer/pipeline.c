@@ -26,6 +26,7 @@
 
 #define WINDOW_UNITS 2048u               /* items under way, parts included */
 #define WINDOW_BYTES ((size_t)24 << 20)  /* of content held by them */
+#define PARTS_ANYWAY 8u                  /* parts under way though the window is full */
 #define LARGE_MAX 4u                     /* large units of a depth between submit and DONE */
 #define PARTS_CHUNK 256u                 /* parts looked at together */
 #define WRITE_GROUP 64u                  /* units handed to the writer together */
@@ -1084,14 +1085,21 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
                : status;
 }
 
-/* Units that wait for their parts to be done count for nothing here: when there are no others, room
+/*
+ * Units that wait for their parts to be done count for nothing here: when there are no others, room
  * would never come. Since the deepest goes first, there are at most as many of them on each level
- * of parts within parts as the window has units. */
+ * of parts within parts as the window has units. Nor does room come from units that are mapped
+ * already and wait for the next batch, or are large and wait for a slot, which those may hold whose
+ * parts are cut here: a few parts go on however many of these fill the window.
+ */
 static bool has_room_for_part(const struct rf_pipeline *p)
 {
     size_t active = p->units - p->expanding.count;
+    size_t waiting = p->ready[1].count + p->large.count;
 
-    return active == 0 || (active < WINDOW_UNITS && p->bytes < WINDOW_BYTES);
+    if (active < WINDOW_UNITS && p->bytes < WINDOW_BYTES)
+        return true;
+    return active < waiting + PARTS_ANYWAY;
 }
 
 /* WRITTEN -> DONE: the unit's new parts become units of the current batch, as room allows: their

@@ -236,6 +236,55 @@ static void parts_have_parts(void **state)
     home_close(&home);
 }
 
+/* Large items that are cut into large parts, and behind their batch more small ones than fit the
+ * window: what waits for the batch must not take the room of what the batch waits for. */
+static void parts_find_room_beside_the_next_batch(void **state)
+{
+    static const char text[] =
+        "return { name = 'tree', splits = true, limits = { parts = 100000 },\n"
+        "  tables = { leaf = { columns = { 'word text' } } },\n"
+        "  map = function(blob, emit)\n"
+        "    local k = blob:sub(1, 20):match('^tree (%d+)')\n"
+        "    for n = 1, k and 30 or 0 do\n"
+        "      emit.part { head = ('limb %d %d '):format(k, n), offset = 10,\n"
+        "        size = 300000, media = 'a/b' }\n"
+        "    end\n"
+        "    local limb = blob:sub(1, 20):match('^limb (%d+ %d+)')\n"
+        "    for n = 1, limb and 80 or 0 do\n"
+        "      emit.part { bytes = ('leaf %s %d'):format(limb, n), media = 'c/d' }\n"
+        "    end\n"
+        "    if blob.size < 40 then emit.leaf { word = blob:content() } end\n"
+        "  end }\n";
+    struct home home;
+    struct rf_index_options options;
+    struct rf_blobref ref;
+    char *large = malloc(400001), small[32];
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "tree", text);
+    memset(large, 'x', 400000);
+    large[400000] = '\0';
+    for (int i = 0; i < 6; i++) {
+        snprintf(large, 10, "tree %d", i);
+        large[strlen(large)] = ' ';
+        put(&home, large, &ref);
+    }
+    free(large);
+    for (int i = 0; i < 6000; i++) {
+        snprintf(small, sizeof small, "small %d", i);
+        put(&home, small, &ref);
+    }
+    options = index_options(&home);
+    options.batch_items = 2600;
+    options.shuffle_seed = 7; /* whole blocks of units come into the window at once */
+    run_with(&home, &options);
+    assert_int_equal(number(&home, "select count(*) from leaf where word like 'leaf %'"),
+                     6 * 30 * 80);
+    assert_int_equal(number(&home, "select count(*) from leaf where word like 'small %'"), 6000);
+    home_close(&home);
+}
+
 static void needs_park_and_wake(void **state)
 {
     static const char text[] =
@@ -482,6 +531,7 @@ int main(void)
         cmocka_unit_test(a_changed_mapper_is_swapped_in),
         cmocka_unit_test(a_part_lives_while_something_reaches_it),
         cmocka_unit_test(parts_have_parts),
+        cmocka_unit_test(parts_find_room_beside_the_next_batch),
         cmocka_unit_test(needs_park_and_wake),
         cmocka_unit_test(file_blobs_are_items_of_their_own),
         cmocka_unit_test(rebuild_gives_the_same),
