@@ -280,6 +280,7 @@ int cmd_mapper_new(struct rf_cli *cli);
 int cmd_mapper_check(struct rf_cli *cli);
 int cmd_mapper_run(struct rf_cli *cli);
 int cmd_mapper_test(struct rf_cli *cli);
+int cmd_mapper_diff(struct rf_cli *cli);
 int cmd_mapper_list(struct rf_cli *cli);
 int cmd_sql(struct rf_cli *cli);
 int cmd_search(struct rf_cli *cli);

@@ -15,6 +15,7 @@
 
 #include "cmd/index_home.h"
 #include "cmd/mapper_item.h"
+#include "cmd/mapper_rows.h"
 #include "core/json.h"
 
 #define GOLDEN_MAX ((size_t)64 << 20)
@@ -43,22 +44,16 @@ struct suite {
 
 /* ---- running a test ---- */
 
-static void row_lines(struct rf_buf *out, const struct rf_decl *decl, struct rf_bytes output,
-                      uint64_t content_size)
+static void row_lines(struct rf_buf *out, const struct rf_mapper_rows *rows)
 {
-    for (size_t i = 0; i < decl->table_count; i++) {
-        struct rf_output_reader reader;
-        struct rf_record record;
+    for (size_t i = 0; i < rows->table_count; i++) {
+        const struct rf_table_rows *table = &rows->tables[i];
 
-        rf_output_init(&reader, output, decl, content_size);
-        while (rf_output_next(&reader, &record, NULL) == RF_OK) {
-            if (record.kind != RF_RECORD_ROW || record.table != i)
-                continue;
-            rf_buf_printf(out, "{\"table\":\"%s\",\"row\":", decl->tables[i].name);
-            rf_row_json(out, &decl->tables[i], &record);
+        for (size_t n = 0; n < table->count; n++) {
+            rf_buf_printf(out, "{\"table\":\"%s\",\"row\":", table->table->name);
+            rf_table_row_json(out, table, table->rows[n]);
             rf_buf_put_text(out, "}\n");
         }
-        rf_output_release(&reader);
     }
 }
 
@@ -92,28 +87,30 @@ static void judge(struct suite *suite, unsigned pass, const struct rf_json *test
 {
     struct rf_result *result = NULL;
     struct rf_mapper_item item;
+    struct rf_mapper_rows made;
     struct rf_error err = {0};
     enum rf_status status;
 
     rf_buf_init(&verdict->rows, OUTPUT_MAX);
+    rf_mapper_rows_init(&made);
     rf_mapper_item_init(&item);
     verdict->outcome = RF_CALL_FAILED;
     status = make_item(suite, test, &item, &err);
     if (status == RF_OK)
         status = rf_mapper_item_map(suite->pools[pass], &item, NULL, suite->mappers[pass], &result,
                                     &err);
+    if (status == RF_OK)
+        status = rf_mapper_rows_take(&made, &result->calls[0], item.item.size, &err);
     if (status) {
         snprintf(verdict->message, sizeof verdict->message, "%s", err.message);
     } else {
-        const struct rf_call *call = &result->calls[0];
-
-        verdict->outcome = call->outcome;
-        verdict->parts = call->parts;
-        if (call->message)
-            snprintf(verdict->message, sizeof verdict->message, "%s", call->message);
-        if (call->outcome == RF_CALL_ROWS)
-            row_lines(&verdict->rows, rf_mapper_decl(call->mapper), call->output, item.item.size);
+        verdict->outcome = made.outcome;
+        verdict->parts = made.parts;
+        if (made.message)
+            snprintf(verdict->message, sizeof verdict->message, "%s", made.message);
+        row_lines(&verdict->rows, &made);
     }
+    rf_mapper_rows_release(&made);
     rf_result_free(result);
     rf_mapper_item_release(&item);
 }

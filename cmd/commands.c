@@ -260,6 +260,22 @@ const struct rf_command rf_commands[] = {
      .run = cmd_mapper_test,
      .max = -1,
      .homeless = true},
+    {.name = "mapper diff",
+     .arguments = "OLD|running NEW",
+     .help = "say what a new version of a mapper would change; nothing is written",
+     .text = "OLD and NEW are mapper files, or names of mappers that the indexes use; 'running' is "
+             "the version of NEW that the index keeps. Items of the store that either takes are "
+             "mapped with both: files, blobs, and the parts that mappers in use cut out of them "
+             "(one that several items hold counts for each). An item and its parts are at most a "
+             "tenth of the sample. Printed are the first ten differences, --json prints all, then "
+             "rows added, removed and changed by table, and items that change, fail newly or no "
+             "more. A row that only moved did not change. Exit status 3 when an item fails newly "
+             "or cannot be read.",
+     .examples = "refuge mapper diff running mappers/recipes.lua\tbefore the next run takes it\n"
+                 "refuge mapper diff old.lua new.lua --sample 0 --json\teverything\n",
+     .run = cmd_mapper_diff,
+     .min = 2,
+     .max = 2},
     {.name = "mapper list",
      .arguments = "",
      .help = "the mappers the indexes use",
@@ -390,6 +406,12 @@ const struct rf_cli_option rf_cli_options[] = {
     {"mapper run", "part", 0, RF_CLI_NUMBER, "N", NULL,
      "the Nth part, from 1, that FILE and the mappers in use cut out of it"},
     {"mapper run", "trace", 0, RF_CLI_FLAG, NULL, NULL, "show each emit and helper call"},
+    {"mapper diff", "sample", 0, RF_CLI_NUMBER, "N", "200",
+     "compare so many items; 0: all of the store"},
+    {"mapper diff", "seed", 0, RF_CLI_NUMBER, "SEED", NULL,
+     "draw the sample that this number stands for; default: another each time"},
+    {"mapper diff", "index", 0, RF_CLI_TEXT, "NAME", "main",
+     "the index that 'running' is asked of, and whose mappers cut items up"},
     {"mapper test", "update", 0, RF_CLI_FLAG, NULL, NULL,
      "write the rows of tests with a golden file into it"},
     {"mapper new", "force", 0, RF_CLI_FLAG, NULL, NULL, "replace a mapper that is there"},

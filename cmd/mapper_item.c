@@ -230,20 +230,44 @@ enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_mapper_item *i
 
 /* ---- parts ---- */
 
-/* Append the bytes that a mapper put before a range, and the range. */
-static bool put_headed(struct rf_buf *buf, struct rf_mapper_item *parent,
-                       const struct rf_record *record)
+/* The bytes that a mapper put before a range, and the range. */
+static enum rf_status take_headed(struct rf_mapper_item *item, struct rf_mapper_item *parent,
+                                  const struct rf_record *record, const char *media,
+                                  struct rf_error *err)
 {
     struct rf_mapper_item range;
-    bool ok;
+    struct rf_buf bytes;
+    enum rf_status status;
 
     rf_mapper_item_init(&range);
-    ok = rf_mapper_item_part(&range, parent, record->offset, record->size, "", NULL) == RF_OK;
-    rf_buf_put(buf, record->head.data, record->head.size);
-    if (ok && record->size)
-        rf_buf_put(buf, range.item.content, (size_t)record->size);
+    rf_buf_init(&bytes, CONTENT_MAX);
+    status = rf_mapper_item_part(&range, parent, record->offset, record->size, "", err);
+    if (status == RF_OK) {
+        rf_buf_put(&bytes, record->head.data, record->head.size);
+        rf_buf_put(&bytes, range.item.content, (size_t)record->size);
+        if (bytes.failed)
+            status = rf_error_set(err, RF_LIMIT, "the part is larger than %zu bytes", CONTENT_MAX);
+        else
+            rf_mapper_item_bytes(item, rf_buf_bytes(&bytes), NULL, media);
+    }
+    rf_buf_release(&bytes);
     rf_mapper_item_release(&range);
-    return ok && !buf->failed;
+    return status;
+}
+
+enum rf_status rf_mapper_item_record(struct rf_mapper_item *item, struct rf_mapper_item *parent,
+                                     const struct rf_record *record, struct rf_error *err)
+{
+    char media[RF_MEDIA_MAX + 1];
+
+    snprintf(media, sizeof media, "%.*s", (int)record->media.size,
+             (const char *)record->media.data);
+    if (record->head.data)
+        return take_headed(item, parent, record, media, err);
+    if (!record->inlined)
+        return rf_mapper_item_part(item, parent, record->offset, record->size, media, err);
+    rf_mapper_item_bytes(item, record->bytes, NULL, media);
+    return RF_OK;
 }
 
 /* The bytes of the part with this key among what a call put out. */
@@ -252,29 +276,26 @@ static bool take_made_part(const struct rf_call *call, struct rf_mapper_item *pa
 {
     struct rf_output_reader reader;
     struct rf_record record;
-    struct rf_blobref ref;
-    struct rf_buf headed;
     char text[RF_BLOBREF_SIZE];
     bool found = false;
 
-    rf_buf_init(&headed, (size_t)1 << 30);
     rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), parent->item.size);
     while (!found && rf_output_next(&reader, &record, NULL) == RF_OK) {
+        struct rf_mapper_item part;
+
         if (record.kind != RF_RECORD_PART || !(record.inlined || record.head.data))
             continue;
-        rf_buf_clear(&headed);
-        if (record.head.data && !put_headed(&headed, parent, &record))
-            continue;
-        if (record.head.data)
-            record.bytes = rf_buf_bytes(&headed);
-        rf_blobref_of(&ref, record.bytes);
-        rf_blobref_format(&ref, text);
-        found = strncmp(key, text, (size_t)(media - key)) == 0;
+        rf_mapper_item_init(&part);
+        if (rf_mapper_item_record(&part, parent, &record, NULL) == RF_OK) {
+            rf_blobref_format(&part.item.ref, text);
+            found = strncmp(key, text, (size_t)(media - key)) == 0;
+        }
         if (found)
-            rf_mapper_item_bytes(out, record.bytes, NULL, media + 1);
+            rf_mapper_item_bytes(out, rf_bytes(part.item.content, (size_t)part.item.size), NULL,
+                                 media + 1);
+        rf_mapper_item_release(&part);
     }
     rf_output_release(&reader);
-    rf_buf_release(&headed);
     return found;
 }
 
@@ -346,16 +367,8 @@ static enum rf_status count_parts(const struct rf_call *call, struct rf_mapper_i
 
     rf_output_init(&reader, call->output, rf_mapper_decl(call->mapper), parent->item.size);
     while (status == RF_OK && rf_output_next(&reader, &record, NULL) == RF_OK) {
-        char media[RF_MEDIA_MAX + 1];
-
-        if (record.kind != RF_RECORD_PART || ++*count != want)
-            continue;
-        snprintf(media, sizeof media, "%.*s", (int)record.media.size,
-                 (const char *)record.media.data);
-        if (record.inlined)
-            rf_mapper_item_bytes(out, record.bytes, NULL, media);
-        else
-            status = rf_mapper_item_part(out, parent, record.offset, record.size, media, err);
+        if (record.kind == RF_RECORD_PART && ++*count == want)
+            status = rf_mapper_item_record(out, parent, &record, err);
     }
     rf_output_release(&reader);
     return status;
@@ -471,7 +484,7 @@ struct rf_bytes rf_value_text(const struct rf_value *value, struct rf_buf *buf)
     return rf_buf_bytes(buf);
 }
 
-static void value_json(struct rf_buf *buf, const struct rf_value *value)
+void rf_value_json(struct rf_buf *buf, const struct rf_value *value)
 {
     char text[RF_BLOBREF_SIZE > RF_TIME_TEXT_SIZE ? RF_BLOBREF_SIZE : RF_TIME_TEXT_SIZE];
 
@@ -522,7 +535,7 @@ void rf_row_json(struct rf_buf *buf, const struct rf_table *table, const struct 
         if (value->type == 0)
             continue;
         put_key(buf, table->columns[i].name, "", &first);
-        value_json(buf, value);
+        rf_value_json(buf, value);
         if (value->type == RF_TYPE_TIME && value->offset_minutes != RF_OFFSET_UNKNOWN) {
             put_key(buf, table->columns[i].name, "_offset", &first);
             rf_buf_printf(buf, "%d", value->offset_minutes);

@@ -40,6 +40,12 @@ RF_MUST_USE enum rf_status rf_mapper_item_part(struct rf_mapper_item *item,
                                                uint64_t size, const char *media,
                                                struct rf_error *err);
 
+/* What a mapper cut out of another item, or made of it. */
+RF_MUST_USE enum rf_status rf_mapper_item_record(struct rf_mapper_item *item,
+                                                 struct rf_mapper_item *parent,
+                                                 const struct rf_record *record,
+                                                 struct rf_error *err);
+
 /* Map it with one mapper, in the slow lane. needs may be NULL: the store blob:need asks. */
 RF_MUST_USE enum rf_status rf_mapper_item_map(struct rf_pool *pool, struct rf_mapper_item *item,
                                               struct rf_store *needs,
@@ -76,6 +82,9 @@ RF_MUST_USE enum rf_status rf_mapper_item_key(struct rf_mapper_item *item,
 /* Append a row as a JSON object of its columns that are not null; a time as text, and its offset
  * when known. */
 void rf_row_json(struct rf_buf *buf, const struct rf_table *table, const struct rf_record *row);
+
+/* Append a value as JSON. */
+void rf_value_json(struct rf_buf *buf, const struct rf_value *value);
 
 /* A value as text for a table; lent from value or buf. */
 struct rf_bytes rf_value_text(const struct rf_value *value, struct rf_buf *buf);

@@ -237,3 +237,31 @@ void rf_mapper_states_print(struct rf_cli *cli, struct rf_sink *sink,
         print_json(&states);
     rf_arena_release(&states.arena);
 }
+
+enum rf_status rf_mapper_running(struct rf_mapper **out, struct rf_pool *pool,
+                                 const struct rf_index_home *index, const char *name,
+                                 struct rf_error *err)
+{
+    const struct rf_sink_mapper *running = NULL;
+    struct rf_sink_options options = {0};
+    struct rf_sink_lane *lanes = NULL;
+    struct rf_sink *sink = NULL;
+    struct rf_arena arena;
+    size_t count = 0;
+    enum rf_status status;
+
+    rf_arena_init(&arena, (size_t)256 << 20);
+    status = rf_sink_open(&sink, index->url, &options, err);
+    if (status == RF_OK)
+        status = rf_sink_lanes(sink, &arena, &lanes, &count, err);
+    if (status == RF_OK && count && lanes[0].live)
+        running = find_in_lane(&lanes[0], name);
+    if (status == RF_OK && !running)
+        status = rf_error_set(err, RF_NOT_FOUND, "index '%s' runs no mapper '%s'", index->name,
+                              name);
+    if (running)
+        status = rf_pool_load_bundle(pool, running->bundle, out, err);
+    rf_sink_close(sink);
+    rf_arena_release(&arena);
+    return status;
+}
