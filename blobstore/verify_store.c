@@ -156,11 +156,17 @@ static enum rf_status check_log(struct verify *v, const struct rf_head_state *st
     return status == RF_END ? RF_OK : status;
 }
 
-/* The walk passes over begin records; each must be whole. */
+/* The walk passes over begin records; each must be whole. And the log holds every change from the
+ * first: what is missing before its oldest segment no walk would meet. */
 static void check_begins(struct verify *v)
 {
     struct rf_log_place place;
 
+    if (rf_log_dir_at(&v->disk->log, 0, &place) && place.first > 1) {
+        v->report.corrupt++;
+        tell(v, "changes 1 to %" PRIu64 " of the log are lost: the segment that held them is gone",
+             place.first - 1);
+    }
     for (size_t i = 0; rf_log_dir_at(&v->disk->log, i, &place); i++) {
         struct rf_segment_file *file;
         struct rf_log_begin begin;

@@ -732,6 +732,35 @@ static void every_other_file_and_folder_can_be_lost(void **state)
     }
 }
 
+static void count_gone(void *user, const char *line)
+{
+    unsigned *count = user;
+
+    *count += strstr(line, "the segment that held them is gone") != NULL;
+}
+
+/* No record stands where the first ones were, so only the start of the log tells. */
+static void the_oldest_segment_is_missed(void **state)
+{
+    struct rf_verify_report report;
+    struct rf_store *store;
+    uint64_t damaged = 0;
+    unsigned lines = 0;
+    char path[512];
+
+    (void)state;
+    texts_there = MANY;
+    rf_store_close(fill_many());
+    assert_true(file_at("log", 0, path));
+    assert_int_equal(unlink(path), 0);
+    store = open_store(RF_STORE_READ);
+    OK(rf_store_check(store, &damaged, count_gone, &lines, &err));
+    assert_int_equal(damaged, 1);
+    assert_int_equal(rf_store_verify(store, &report, count_gone, NULL, &lines, NULL), RF_CORRUPT);
+    assert_int_equal(lines, 2);
+    rf_store_close(store);
+}
+
 static void each_lookup_run_can_be_lost(void **state)
 {
     struct rf_store *store;
@@ -1478,6 +1507,7 @@ int main(int argc, char **argv)
         TEST(a_segment_damaged_throughout_is_not_taken_for_an_unfinished_one),
         TEST(a_lost_log_is_not_begun_anew),
         TEST(every_other_file_and_folder_can_be_lost),
+        TEST(the_oldest_segment_is_missed),
         TEST(each_lookup_run_can_be_lost),
         TEST(a_reader_without_a_head_sees_what_is_sealed),
         TEST(a_reader_alone_recovers),
