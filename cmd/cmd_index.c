@@ -547,13 +547,33 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
     return RF_EXIT_OK;
 }
 
+/* The name of another index kept in the same place, or NULL; allocated. */
+static char *sharing(struct rf_cli *cli, const char *url, const char *name)
+{
+    size_t count;
+    char **names = rf_index_names(cli, &count), *found = NULL;
+    int code;
+
+    for (size_t i = 0; i < count && !found; i++) {
+        struct rf_index_home other;
+
+        if (strcmp(names[i], name) == 0)
+            continue;
+        if (rf_index_home_init(&other, cli, names[i], false, &code) && strcmp(other.url, url) == 0)
+            found = strdup(names[i]);
+        rf_index_home_release(&other);
+    }
+    rf_names_free(names, count);
+    return found;
+}
+
 int cmd_index_create(struct rf_cli *cli)
 {
     struct rf_definition definition = {0};
     const char *word = rf_args_text(&cli->args, "sink");
     struct rf_index_home index;
     struct rf_error err = {0};
-    char *url = NULL;
+    char *url = NULL, *taken = NULL;
     int code = RF_EXIT_OK;
 
     if (!rf_index_home_init(&index, cli, cli->args.words[0], false, &code)) {
@@ -567,12 +587,17 @@ int cmd_index_create(struct rf_cli *cli)
                             index.name, index.place, index.name);
     } else if (rf_sink_url(&url, word ? word : index.url, index.name, &err) != RF_OK) {
         code = rf_fail_with(cli, RF_EXIT_USAGE, "%s", err.message);
+    } else if ((taken = sharing(cli, url, index.name)) != NULL) {
+        code = rf_fail_with(cli, RF_EXIT_FAILED,
+                            "index '%s' is kept in '%s' already: two cannot share a place", taken,
+                            url);
     } else if (resolve_mappers(cli, &definition, &index.arena, &code)) {
         definition.sink = url;
         definition.reader = rf_args_text(&cli->args, "reader");
         code = create_index(cli, &index, &definition);
     }
     free(url);
+    free(taken);
     rf_index_home_release(&index);
     return code;
 }

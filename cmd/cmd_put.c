@@ -508,8 +508,10 @@ static void take_argument(struct put *put, const char *word)
             take_file(put, word, (uint64_t)st.st_size);
         }
     } else if (!put->scan) {
+        int cause = errno;
+
         drain(put, 0);
-        rf_error_errno(&err, errno == EACCES ? RF_DENIED : RF_NOT_FOUND, errno,
+        rf_error_errno(&err, cause == EACCES ? RF_DENIED : RF_NOT_FOUND, cause,
                        "cannot read '%s'", word);
         tell_failure(put, &err);
     }

@@ -28,6 +28,12 @@ run refuge index create titles
 status_is "a second of this name is refused" 1
 err_has "and says where it is" "kept in '$tmp/elsewhere.db'"
 
+run refuge index create same --sink sqlite:elsewhere.db
+status_is "two cannot share a place" 1
+err_has "and which one has it is said" "index 'titles' is kept in 'sqlite:$tmp/elsewhere.db' already"
+run refuge put a.txt nowhere.txt
+err_has "a file that is not there" "'nowhere.txt': No such file or directory"
+
 run refuge index run titles
 status_is "run" 0
 ok "its file is where it was asked for" test -s elsewhere.db
