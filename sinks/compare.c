@@ -19,6 +19,7 @@
 struct compare {
     struct rf_canon *is, *should;
     struct rf_compare_report report;
+    bool unsound; /* what no rebuild beside it mends: pages, references, lanes */
     void (*problem)(void *user, const char *line);
     void *user;
     struct rf_buf line, keys, last;
@@ -397,6 +398,7 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     struct rf_canon *const sides[] = {compare->is, compare->should};
     struct rf_compare_report *report = &compare->report;
     struct rf_error broken = {0};
+    uint64_t differences;
     enum rf_status status = leave_out(sides, 2, err);
 
     for (size_t i = 0; i < FIXED_COUNT && status == RF_OK; i++)
@@ -406,10 +408,13 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     if (status == RF_OK)
         status = compare->is->ops->left_out(compare->is, &report->limit_letters, &report->parked,
                                             err);
-    if (status == RF_OK)
-        tell_broken(compare, "index",
-                    compare->is->ops->check(compare->is, tell, compare, &broken), &broken);
-    return status;
+    if (status != RF_OK)
+        return status;
+    differences = report->differences;
+    tell_broken(compare, "index", compare->is->ops->check(compare->is, tell, compare, &broken),
+                &broken);
+    compare->unsound = report->differences > differences;
+    return RF_OK;
 }
 
 static enum rf_status conclude(struct compare *compare, const char *name, struct rf_error *err)
@@ -425,8 +430,10 @@ static enum rf_status conclude(struct compare *compare, const char *name, struct
     if (count)
         return rf_error_set(err, RF_CORRUPT,
                             "index '%s' is not what its blobs and mappers say: %" PRIu64
-                            " difference%s; make it again with 'refuge index rebuild'",
-                            name, count, count == 1 ? "" : "s");
+                            " difference%s; make it again with %s",
+                            name, count, count == 1 ? "" : "s",
+                            compare->unsound ? "'refuge index drop', then 'refuge index run'"
+                                             : "'refuge index rebuild'");
     return RF_OK;
 }
 

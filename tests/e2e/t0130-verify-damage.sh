@@ -116,7 +116,7 @@ damage "a park gone" "$waits" \
     "DELETE FROM refuge_parks WHERE blob = $of '$waits');"
 damage "an edge to a part gone" "$split" \
     "DELETE FROM refuge_parts WHERE parent = $of '$split');"
-damage "an item gone" "$good" \
+damage "an item gone" "$good drop" \
     "DELETE FROM history WHERE blob = $of '$good'); DELETE FROM blobs WHERE item = '$good';"
 damage "a deleted item said to be there" "$doomed" \
     "UPDATE blobs SET deleted = 0 WHERE item = '$doomed';"
