@@ -68,7 +68,7 @@ static void check_small(struct verify *v, const struct rf_scanned *found, const 
          found->damaged ? "does not match its checksum" : "hashes to something else");
 }
 
-static void check_large(struct verify *v, const struct rf_blobref *ref,
+static void check_large(struct verify *v, const struct rf_blobref *ref, const char *text,
                         const struct rf_log_record *record)
 {
     struct rf_error err = {0};
@@ -78,8 +78,10 @@ static void check_large(struct verify *v, const struct rf_blobref *ref,
         v->report.missing++;
     else if (status != RF_OK)
         v->report.corrupt++;
-    if (status != RF_OK)
+    if (status != RF_OK && strstr(err.message, text))
         tell(v, "%s", err.message);
+    else if (status != RF_OK)
+        tell(v, "blob %s is corrupt: %s", text, err.message);
 }
 
 static void check_change(struct verify *v, const struct rf_walked *walked)
@@ -114,7 +116,7 @@ static void check_change(struct verify *v, const struct rf_walked *walked)
         if (!dead || !walked->at.damaged) /* what a delete made needless may be damaged */
             check_small(v, &walked->at, text);
     } else if (!dead) {
-        check_large(v, &ref, record);
+        check_large(v, &ref, text, record);
     }
 }
 

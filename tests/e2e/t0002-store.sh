@@ -147,6 +147,17 @@ out_matches "store info" '"uuid":"[0-9a-f-]{36}"'
 run refuge status
 status_is "status" 0
 
+# A large blob has a file of its own; when that is cut, its blob is named, and a put mends it.
+head -c 1500000 /dev/zero >zeros
+large=$(refuge put - <zeros | cut -d' ' -f1)
+truncate -s 1000 "$REFUGE_HOME/store/home/large/$large-1"
+run refuge store verify
+status_is "store verify of a large blob that was cut" 1
+out_has "names it" "blob $large is corrupt: the file of a large blob is too short"
+refuge put - <zeros >/dev/null
+run refuge store verify
+status_is "it is mended by a put" 0
+
 # Lost folders and files of the store, but the log: nothing is missing, and it is said.
 refuge ls >ls.before
 rm -r "$REFUGE_HOME/store/home/run"
