@@ -90,7 +90,9 @@ const struct rf_command rf_commands[] = {
     {.name = "store compact",
      .arguments = "",
      .help = "give back the space of deleted blobs",
-     .text = "Deletes do this by themselves for segments that are more than half dead.",
+     .text = "Deletes do this by themselves for segments that are more than half dead. The segment "
+             "that is being written, of option store.segment (256 MiB), stays as it is; the space "
+             "of large blobs comes back at once.",
      .run = cmd_store_compact},
     {.name = "changes",
      .arguments = "",
