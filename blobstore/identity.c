@@ -75,9 +75,9 @@ static bool fails_check(const char *text)
 static enum rf_status read_file(struct rf_disk *disk, struct rf_error *err)
 {
     char text[TEXT_SIZE] = "", uuid[37] = "";
+    char end[64];
     unsigned format = 0;
-    uint64_t check = 0;
-    int checked = 0, end = 0, fd = openat(disk->dir, FILE_NAME, O_RDONLY | O_CLOEXEC);
+    int checked = 0, fd = openat(disk->dir, FILE_NAME, O_RDONLY | O_CLOEXEC);
     ssize_t size;
 
     if (fd < 0 && errno == ENOENT)
@@ -94,9 +94,13 @@ static enum rf_status read_file(struct rf_disk *disk, struct rf_error *err)
                             "store '%s' has format %u, this refuge reads up to %d: use a newer one",
                             disk->path, format, RF_LOG_FORMAT);
     if (sscanf(text, "{\"refuge_store\":1,\"uuid\":\"%36[0-9a-f-]\",\"generation\":%" SCNu32
-               ",\"salt\":\"%16" SCNx64 "\"%n,\"check\":\"%16" SCNx64 "\"}\n%n", uuid,
-               &disk->generation, &disk->salt, &checked, &check, &end) != 4 || end != size ||
-        check != rf_log_checksum(rf_bytes(text, (size_t)checked)) ||
+               ",\"salt\":\"%16" SCNx64 "\"%n", uuid, &disk->generation, &disk->salt,
+               &checked) != 3 || checked == 0)
+        return RF_CORRUPT;
+    /* Byte by byte: a number is also read with white space in the place of its leading zero. */
+    snprintf(end, sizeof end, ",\"check\":\"%016" PRIx64 "\"}\n",
+             rf_log_checksum(rf_bytes(text, (size_t)checked)));
+    if ((size_t)size != (size_t)checked + strlen(end) || strcmp(text + checked, end) != 0 ||
         !rf_uuid_parse(disk->uuid, uuid) || disk->generation == 0)
         return RF_CORRUPT;
     return RF_OK;

@@ -1003,11 +1003,8 @@ static void every_flipped_bit_is_told_or_means_nothing(void **state)
     snprintf(path, sizeof path, "%s", path_of("store.json"));
     data = read_all(path, &size);
     for (size_t at = 0; at < size; at++) {
-        for (int bit = 0; bit < 8; bit++) {
-            bool same = at + 1 == size || /* white space is white space, a digit a digit */
-                        ((at + 19 >= size && at + 3 < size) && data[at] >= 'a' && bit == 5);
-            flip_and_verify(path, at, (uint8_t)(1u << bit), !same, false);
-        }
+        for (int bit = 0; bit < 8; bit++)
+            flip_and_verify(path, at, (uint8_t)(1u << bit), true, false);
     }
     free(data);
     snprintf(saved, sizeof saved, "%s/saved", folder);
