@@ -21,7 +21,7 @@ status_is "a server that is not there is unreachable" 75
 
 run refuge index create pg --sink "$url"
 status_is "an index is made in a server" 0
-run refuge index create other --sink "$url" --reader nobody_$$
+run refuge index create other --sink "${url}_other" --reader nobody_$$
 ok "a role that is not there is named" grep -q "nobody_$$" "$err"
 
 run refuge index run pg
