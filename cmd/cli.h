@@ -269,6 +269,7 @@ int cmd_index_errors(struct rf_cli *cli);
 int cmd_index_retry(struct rf_cli *cli);
 int cmd_index_rebuild(struct rf_cli *cli);
 int cmd_index_verify(struct rf_cli *cli);
+int cmd_index_digest(struct rf_cli *cli);
 int cmd_index_why(struct rf_cli *cli);
 int cmd_index_wait(struct rf_cli *cli);
 int cmd_index_pause(struct rf_cli *cli);

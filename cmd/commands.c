@@ -165,6 +165,16 @@ const struct rf_command rf_commands[] = {
                              "when that folder cannot be written or is full.",
      .run = cmd_index_verify,
      .max = 1},
+    {.name = "index digest",
+     .arguments = "[NAME...]",
+     .help = "a hash of all that an index says, equal in indexes that say the same",
+     .text = "Without NAME: of every index. It covers items, rows, parts, needs and what was set "
+             "aside, in a fixed order, and not the kind of the sink, ids, times of mapping and how "
+             "far the index is; left out is what 'index verify' leaves out. Reads all of the index "
+             "and maps nothing.",
+     .examples = "refuge index digest main team\tare the two the same?\n",
+     .run = cmd_index_digest,
+     .max = -1},
     {.name = "index why",
      .arguments = "REF|PATH [NAME]",
      .help = "what became of a blob or file in an index, mapper by mapper",

@@ -113,7 +113,7 @@ RF_MUST_USE enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_
                                             void (*problem)(void *user, const char *line),
                                             void *user, struct rf_compare_report *out,
                                             struct rf_error *err);
-RF_MUST_USE enum rf_status rf_canon_digest(struct rf_canon *canon, char out[65],
+RF_MUST_USE enum rf_status rf_canon_digest(struct rf_canon *canon, struct rf_digest *out,
                                            struct rf_error *err);
 
 #endif

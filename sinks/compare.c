@@ -490,19 +490,31 @@ static void hash_cell(struct rf_hasher *hasher, const struct rf_cell *cell)
     }
 }
 
-static enum rf_status hash_stream(struct rf_canon *canon, struct rf_hasher *hasher,
-                                  const char *what, const struct rf_canon_stream *stream,
-                                  struct rf_error *err)
+struct digest {
+    struct rf_canon *canon;
+    struct rf_hasher *hasher;
+    uint64_t rows;
+};
+
+static enum rf_status hash_stream(struct digest *digest, const char *what,
+                                  const struct rf_canon_stream *stream, struct rf_error *err)
 {
+    struct rf_canon *canon = digest->canon;
     const struct rf_cell *cells;
     enum rf_status status = canon->ops->begin(canon, stream, err);
 
-    rf_hasher_update(hasher, what, strlen(what) + 1);
+    rf_hasher_update(digest->hasher, what, strlen(what) + 1);
     if (status != RF_OK)
         return status;
-    while ((status = canon->ops->next(canon, &cells, err)) == RF_OK)
+    while ((status = canon->ops->next(canon, &cells, err)) == RF_OK) {
         for (size_t i = 0; i < stream->count; i++)
-            hash_cell(hasher, &cells[i]);
+            hash_cell(digest->hasher, &cells[i]);
+        digest->rows++;
+        if (canon->interrupted && *canon->interrupted) {
+            status = rf_error_set(err, RF_CANCELLED, "stopped before all rows were hashed");
+            break;
+        }
+    }
     canon->ops->end(canon);
     return status == RF_END ? RF_OK : status;
 }
@@ -518,8 +530,8 @@ static int by_table_name(const void *a, const void *b)
                   ((const struct named_table *)b)->table->name);
 }
 
-static enum rf_status hash_table(struct rf_canon *canon, struct rf_hasher *hasher,
-                                 const struct named_table *at, struct rf_error *err)
+static enum rf_status hash_table(struct digest *digest, const struct named_table *at,
+                                 struct rf_error *err)
 {
     struct rf_arena arena;
     struct stream rows;
@@ -528,17 +540,17 @@ static enum rf_status hash_table(struct rf_canon *canon, struct rf_hasher *hashe
 
     rf_arena_init(&arena, 1 << 20);
     rows_stream(&arena, at->decl, at->table, &rows);
-    status = hash_stream(canon, hasher, at->table->name, &rows.canon, err);
+    status = hash_stream(digest, at->table->name, &rows.canon, err);
     if (status == RF_OK)
-        status = hash_stream(canon, hasher, at->table->name, &strays, err);
+        status = hash_stream(digest, at->table->name, &strays, err);
     rf_arena_release(&arena);
     return status;
 }
 
 /* Tables in order of their names: mappers may have come in any order. */
-static enum rf_status hash_tables(struct rf_canon *canon, struct rf_hasher *hasher,
-                                  struct rf_error *err)
+static enum rf_status hash_tables(struct digest *digest, struct rf_error *err)
 {
+    struct rf_canon *canon = digest->canon;
     const struct rf_canon_mapper *mappers = NULL;
     struct named_table *tables;
     size_t mapper_count = 0, count = 0;
@@ -554,27 +566,29 @@ static enum rf_status hash_tables(struct rf_canon *canon, struct rf_hasher *hash
             tables[count++] = (struct named_table){mappers[i].decl, &mappers[i].decl->tables[k]};
     qsort(tables, count, sizeof *tables, by_table_name);
     for (size_t i = 0; i < count && status == RF_OK; i++)
-        status = hash_table(canon, hasher, &tables[i], err);
+        status = hash_table(digest, &tables[i], err);
     free(tables);
     return status;
 }
 
-enum rf_status rf_canon_digest(struct rf_canon *canon, char out[65], struct rf_error *err)
+enum rf_status rf_canon_digest(struct rf_canon *canon, struct rf_digest *out,
+                               struct rf_error *err)
 {
-    struct rf_hasher *hasher = rf_hasher_new();
+    struct digest digest = {.canon = canon, .hasher = rf_hasher_new()};
     struct rf_blobref ref;
     char text[RF_BLOBREF_SIZE];
     enum rf_status status = leave_out(&canon, 1, err);
 
     for (size_t i = DIGEST_FROM; i < FIXED_COUNT && status == RF_OK; i++)
-        status = hash_stream(canon, hasher, fixed_streams[i].what, &fixed_streams[i].canon, err);
+        status = hash_stream(&digest, fixed_streams[i].what, &fixed_streams[i].canon, err);
     if (status == RF_OK)
-        status = hash_tables(canon, hasher, err);
+        status = hash_tables(&digest, err);
     if (status == RF_OK) {
-        rf_hasher_finish(hasher, &ref);
+        rf_hasher_finish(digest.hasher, &ref);
         rf_blobref_format(&ref, text);
-        memcpy(out, strchr(text, '-') + 1, 65);
+        memcpy(out->hex, strchr(text, '-') + 1, sizeof out->hex);
+        out->rows = digest.rows;
     }
-    rf_hasher_free(hasher);
+    rf_hasher_free(digest.hasher);
     return status;
 }

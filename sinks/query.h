@@ -94,8 +94,14 @@ RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt
                                             void *user, const volatile int *interrupted,
                                             struct rf_compare_report *out, struct rf_error *err);
 
-/* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same. */
-RF_MUST_USE enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err);
+/* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same, of
+ * whatever kind. rows: how many those are. interrupted as in rf_query_compare. */
+struct rf_digest {
+    char hex[65];
+    uint64_t rows;
+};
+RF_MUST_USE enum rf_status rf_query_digest(const char *url, const volatile int *interrupted,
+                                           struct rf_digest *out, struct rf_error *err);
 
 /* ---- for other tools ---- */
 

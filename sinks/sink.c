@@ -350,14 +350,17 @@ enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
     return status;
 }
 
-enum rf_status rf_query_digest(const char *url, char out[65], struct rf_error *err)
+enum rf_status rf_query_digest(const char *url, const volatile int *interrupted,
+                               struct rf_digest *out, struct rf_error *err)
 {
     struct rf_canon *canon = NULL;
     const char *rest;
     enum rf_status status = open_canon(&canon, url, &rest, err);
 
-    if (status == RF_OK)
+    if (status == RF_OK) {
+        canon->interrupted = interrupted;
         status = rf_canon_digest(canon, out, err);
+    }
     if (canon)
         canon->ops->close(canon);
     return status;
