@@ -3,12 +3,13 @@
  *
  * Content streams in blocks whose checksums the store checks; the whole is hashed besides, so that
  * even a blob of any size is known to be the one that was asked for. With --output the file appears
- * only when it is complete.
+ * only when it is complete; a symlink's target does, and a device or pipe is written through.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backup/schema.h"
@@ -155,21 +156,51 @@ static enum rf_status finish_file(struct get *get, const char *temporary, const 
     return status;
 }
 
-static enum rf_status get_one(struct get *get, const struct rf_blobref *ref, const char *path,
-                              struct rf_error *err)
+static enum rf_status get_through(struct get *get, const struct rf_blobref *ref, const char *path,
+                                  struct rf_error *err)
 {
     enum rf_status status;
-    char *temporary;
 
-    if (!path)
-        return copy_ref(get, ref, err);
-    temporary = temporary_name(path);
+    get->fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (get->fd < 0)
+        return rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot write '%s'", path);
+    status = copy_ref(get, ref, err);
+    if (close(get->fd) && status == RF_OK)
+        status = rf_error_errno(err, RF_IO, errno, "cannot write '%s'", path);
+    return status;
+}
+
+static enum rf_status get_whole(struct get *get, const struct rf_blobref *ref, const char *path,
+                                struct rf_error *err)
+{
+    enum rf_status status;
+    char *temporary = temporary_name(path);
+
     get->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (get->fd < 0)
         status = rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot make '%s'", path);
     else
         status = finish_file(get, temporary, path, copy_ref(get, ref, err), err);
     free(temporary);
+    return status;
+}
+
+static enum rf_status get_one(struct get *get, const struct rf_blobref *ref, const char *path,
+                              struct rf_error *err)
+{
+    enum rf_status status;
+    struct stat st;
+    char *target;
+
+    if (!path)
+        return copy_ref(get, ref, err);
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return rf_error_set(err, RF_INVALID, "cannot write '%s': it is a folder", path);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return get_through(get, ref, path, err);
+    target = realpath(path, NULL); /* NULL: there is nothing yet */
+    status = get_whole(get, ref, target ? target : path, err);
+    free(target);
     return status;
 }
 

@@ -374,7 +374,7 @@ const struct rf_cli_option rf_cli_options[] = {
     {"put", "jobs", 'j', RF_CLI_NUMBER, "N", "32", "files stored at the same time, 1 to 256"},
 
     {"get", "output", 'o', RF_CLI_TEXT, "FILE", NULL,
-     "write to FILE, complete or not at all; -: standard output"},
+     "write to FILE, complete or not at all (a device or pipe: through it); -: standard output"},
     {"get", "raw", 0, RF_CLI_FLAG, NULL, NULL, "a file blob itself, not the file's content"},
 
     {"ls", "prefix", 0, RF_CLI_TEXT, "REF", NULL, "only blobrefs that start so"},

@@ -40,6 +40,22 @@ run refuge get --raw "$file"
 out_has "get --raw the file blob" '{"!refuge":"'
 run refuge get -o copy "$file"
 ok "get -o writes a file" cmp -s copy x.json
+ln -s copy link
+refuge get -q -o link "$file"
+ok "get -o writes where a symlink leads" test -L link
+mkfifo pipe
+cat pipe >through &
+reader=$!
+run refuge get -o pipe "$file"
+wait "$reader"
+ok "get -o writes through a pipe" cmp -s through x.json
+ok "which is one still" test -p pipe
+run refuge get -o /dev/full "$file"
+status_is "a device that takes nothing" 1
+ok "is one still" test -c /dev/full
+run refuge get -o . "$file"
+err_has "a folder is no file" "it is a folder"
+rm -f link pipe through
 run refuge get -o missing "sha256-$(printf '%064d' 0)"
 status_is "a blob that is not there" 1
 ok "leaves no file" test ! -e missing
