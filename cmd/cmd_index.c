@@ -331,8 +331,13 @@ static int run_one(struct rf_cli *cli, const char *name, bool follow, bool rebui
     struct work work = {.cli = cli, .home = &index, .follow = follow, .rebuild = rebuild};
     int code = RF_EXIT_OK;
 
-    if (rf_index_home_init(&index, cli, name, false, &code))
-        code = work_on(&work);
+    if (rf_index_home_init(&index, cli, name, false, &code)) {
+        /* Only the index that everybody has comes about by itself: a name may be misspelt. */
+        if (index.defined || index.exists || strcmp(index.name, RF_INDEX_DEFAULT) == 0)
+            code = work_on(&work);
+        else
+            code = rf_fail_no_index(cli, &index);
+    }
     rf_index_home_release(&index);
     return code;
 }
@@ -424,14 +429,10 @@ int cmd_index_verify(struct rf_cli *cli)
 static bool write_pause(struct rf_cli *cli, const struct rf_index_home *index, int *code)
 {
     char time[RF_TIME_TEXT_SIZE];
-    int fd = open(index->paused_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool ok = fd >= 0;
+    bool ok;
 
     rf_time_format(rf_now_us(), time);
-    if (fd >= 0)
-        ok = write(fd, time, strlen(time)) == (ssize_t)strlen(time);
-    if (fd >= 0)
-        ok = close(fd) == 0 && ok;
+    ok = rf_file_replace(index->paused_path, rf_bytes_text(time));
     if (!ok)
         *code = rf_fail_with(cli, rf_exit_of_errno(errno), "cannot write '%s': %s",
                              index->paused_path, strerror(errno));

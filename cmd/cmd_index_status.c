@@ -308,8 +308,10 @@ static enum rf_status print_letter(void *user, const struct rf_dead_letter *lett
     rf_out_word(cli, rf_bytes_text(letter->name ? letter->name : letter->key));
     rf_out_printf(cli, "\n  %s (%s): ", letter->mapper, letter->dead_class);
     rf_out_word(cli, rf_bytes_text(letter->reason));
-    rf_out_printf(cli, "\n  %s, change %llu, attempt %u\n", time, (unsigned long long)letter->seq,
-                  letter->attempts);
+    rf_out_printf(cli, "\n  %s", time);
+    if (letter->seq) /* a part is no change of its own */
+        rf_out_printf(cli, ", change %llu", (unsigned long long)letter->seq);
+    rf_out_printf(cli, ", attempt %u\n", letter->attempts);
     rf_out_printf(cli,
                   "  try it: refuge mapper run %s '%s'%s%s\n"
                   "  again:  refuge index retry%s --mapper %s --item '%s'\n",
@@ -327,6 +329,40 @@ static enum rf_status print_letter(void *user, const struct rf_dead_letter *lett
     rf_out_text(&cli->out, "time", time);
     rf_out_end(&cli->out);
     return rf_stop_asked() || cli->out.closed ? RF_CANCELLED : RF_OK;
+}
+
+/* --item and --mapper are of things there can be: a misspelt one would answer "nothing". */
+static int check_choice(struct rf_cli *cli, const struct rf_index_home *index,
+                        struct rf_sink *sink)
+{
+    const char *item = rf_args_text(&cli->args, "item");
+    const char *mapper = rf_args_text(&cli->args, "mapper");
+    struct rf_sink_lane *lanes = NULL;
+    uint8_t digest[RF_DIGEST_SIZE];
+    struct rf_error err = {0};
+    struct rf_arena arena;
+    bool known = mapper == NULL;
+    size_t digits, count = 0;
+    char ref[RF_ITEM_KEY_SIZE];
+
+    snprintf(ref, sizeof ref, "%.*s", item ? (int)strcspn(item, ";") : 0, item ? item : "");
+    if (item && !rf_prefix_parse(ref, digest, &digits))
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "'%s' is no item: a blobref, or its beginning, with ';' and a media "
+                            "type behind it for a part", item);
+    rf_arena_init(&arena, (size_t)256 << 20);
+    if (mapper && rf_sink_lanes(sink, &arena, &lanes, &count, &err)) {
+        rf_arena_release(&arena);
+        return rf_fail(cli, &err);
+    }
+    for (size_t i = 0; count && i < lanes[0].mapper_count; i++)
+        known |= mapper && strcmp(lanes[0].mappers[i].decl->name, mapper) == 0;
+    rf_arena_release(&arena);
+    if (!known)
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "index '%s' has no mapper '%s'; 'refuge index status%s' names those it "
+                            "has", index->name, mapper, index->argument);
+    return RF_EXIT_OK;
 }
 
 static int list_errors(struct rf_cli *cli, const struct rf_index_home *index,
@@ -362,6 +398,8 @@ int cmd_index_errors(struct rf_cli *cli)
         struct rf_sink *sink = rf_index_home_sink(cli, &index, false, &code);
 
         if (sink)
+            code = check_choice(cli, &index, sink);
+        if (sink && code == RF_EXIT_OK)
             code = list_errors(cli, &index, sink);
         rf_sink_close(sink);
     }
@@ -444,6 +482,8 @@ int cmd_index_retry(struct rf_cli *cli)
         struct rf_sink *sink = rf_index_home_sink(cli, &index, !dry_run, &code);
 
         if (sink)
+            code = check_choice(cli, &index, sink);
+        if (sink && code == RF_EXIT_OK)
             code = retry(cli, &index, sink, dry_run);
         rf_sink_close(sink);
     }

@@ -21,7 +21,7 @@ struct wait {
     const struct rf_index_home *index;
     struct rf_sink *sink;
     uint32_t generation; /* of the store */
-    uint64_t seq;        /* the change to reach */
+    uint64_t seq, newest; /* the change to reach; the newest of the store */
     int64_t until_us;    /* INT64_MAX: as long as somebody writes */
     uint64_t at;         /* the change reached so far */
     char writer[RF_ERROR_SIZE];  /* who writes, in words; "": nobody */
@@ -155,6 +155,11 @@ static int tell(struct wait *wait, enum ending ending)
                             "'refuge index resume%s' lets it run",
                             name, seq, at, argument);
     case ENDING_NOBODY:
+        if (seq > wait->newest)
+            return rf_fail_with(cli, RF_EXIT_FAILED,
+                                "index '%s' will not reach change %llu: nobody writes it, and the "
+                                "store has %llu changes so far",
+                                name, seq, (unsigned long long)wait->newest);
         return rf_fail_with(cli, RF_EXIT_FAILED,
                             "index '%s' will not reach change %llu: nobody writes it and it is at "
                             "change %llu; 'refuge index run%s' brings it up to date",
@@ -182,8 +187,9 @@ static bool init_wait(struct wait *wait, int *code)
         *code = rf_fail(cli, &err);
     } else {
         wait->generation = info.generation;
+        wait->newest = info.next_seq - 1;
         wait->seq = rf_args_text(&cli->args, "seq") ? rf_args_number(&cli->args, "seq")
-                                                    : info.next_seq - 1;
+                                                    : wait->newest;
         wait->until_us = INT64_MAX;
         if (rf_args_text(&cli->args, "timeout") && timeout_s < INT32_MAX)
             wait->until_us = rf_clock_us() + (int64_t)timeout_s * 1000000;

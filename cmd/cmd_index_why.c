@@ -64,7 +64,7 @@ struct why {
     /* of the mapper at hand */
     const struct lane_mapper *mapper;
     char *state, *reason;
-    uint64_t rows, parts;
+    uint64_t rows, parts, parts_aside;
     struct rf_buf table_list;
 };
 
@@ -195,6 +195,7 @@ static enum rf_status visit_parts(void *user, uint64_t index, size_t count,
     (void)count;
     (void)names;
     why->parts = (uint64_t)cells[0].integer;
+    why->parts_aside = (uint64_t)cells[1].integer;
     return RF_OK;
 }
 
@@ -226,7 +227,11 @@ static void print_state(struct why *why)
     } else {
         rf_out_printf(cli, "mapped: %s%s%s%s", RF_COUNT(why->rows, "row"), tables[0] ? " (" : "",
                       tables, tables[0] ? ")" : "");
-        rf_out_printf(cli, why->parts ? ", %s\n" : "\n", RF_COUNT(why->parts, "part"));
+        rf_out_printf(cli, why->parts ? ", %s" : "", RF_COUNT(why->parts, "part"));
+        if (why->parts_aside)
+            rf_out_printf(cli, " (%llu set aside; 'refuge index errors%s' says why)",
+                          (unsigned long long)why->parts_aside, why->index->argument);
+        rf_out_printf(cli, "\n");
     }
     rf_out_begin(&cli->out, "mapper");
     rf_out_text(&cli->out, "item", why->item->key);
@@ -234,6 +239,7 @@ static void print_state(struct why *why)
     rf_out_text(&cli->out, "state", why->state ? why->state : "mapped");
     rf_out_int(&cli->out, "rows", (int64_t)why->rows);
     rf_out_int(&cli->out, "parts", (int64_t)why->parts);
+    rf_out_int(&cli->out, "parts_set_aside", (int64_t)why->parts_aside);
     rf_out_text(&cli->out, "reason", why->reason);
     if (why->media)
         rf_out_text(&cli->out, "media", why->media);
@@ -385,7 +391,7 @@ static enum rf_status explain_mapper(struct why *why, struct rf_error *err)
     enum rf_status status;
 
     why->state = why->reason = NULL;
-    why->rows = why->parts = 0;
+    why->rows = why->parts = why->parts_aside = 0;
     rf_buf_clear(&why->table_list);
     status = ask(why, visit_letter, err,
                  "SELECT 'set aside (' || class || ')', reason FROM refuge_dead_letters WHERE "
@@ -400,7 +406,9 @@ static enum rf_status explain_mapper(struct why *why, struct rf_error *err)
         status = ask(why, visit_table, err, "SELECT name FROM refuge_tables WHERE mapper = %lld",
                      mapper);
     if (status == RF_OK)
-        status = ask(why, visit_parts, err, "SELECT count(*) FROM refuge_parts WHERE mapper = %lld "
+        status = ask(why, visit_parts, err,
+                     "SELECT count(*), count(CASE WHEN EXISTS (SELECT 1 FROM refuge_dead_letters d "
+                     "WHERE d.blob = p.child) THEN 1 END) FROM refuge_parts p WHERE mapper = %lld "
                      "AND parent = %lld", mapper, item);
     if (status == RF_OK && !why->state && !why->rows && !why->parts)
         explain_nothing(why);
@@ -600,10 +608,16 @@ static void find_wanted(struct why *why, const char *word, struct wanted *out)
 static enum rf_status find_items(struct why *why, const char *word, const struct wanted *wanted,
                                  struct rf_error *err)
 {
-    char text[1024];
+    char text[1024], from[RF_BLOBREF_SIZE];
+    uint8_t digest[RF_DIGEST_SIZE];
     struct rf_buf refs, names;
     enum rf_status status;
+    size_t digits;
 
+    /* The beginning of a part's ref: the store knows none of those. */
+    if (!rf_prefix_parse(word, digest, &digits) || digits < 6)
+        digits = 0;
+    snprintf(from, sizeof from, "sha256-%.*s", (int)digits, word + strlen(word) - digits);
     rf_buf_init(&refs, 4096);
     rf_buf_init(&names, 4096);
     for (size_t i = 0; i < wanted->ref_count; i++) {
@@ -619,8 +633,10 @@ static enum rf_status find_items(struct why *why, const char *word, const struct
     rf_buf_put_text(&names, "");
     status = ask(why, visit_item, err,
                  "SELECT id, item, kind, name, seq, deleted FROM blobs WHERE item IN (%s) OR "
-                 "(kind = 'part' AND ref IN (%s)) OR name IN (%s) ORDER BY seq DESC, item",
-                 rf_buf_text(&refs), rf_buf_text(&refs), rf_buf_text(&names));
+                 "(kind = 'part' AND ref IN (%s)) OR name IN (%s) OR (%d = 1 AND kind = 'part' AND "
+                 "item >= '%s' AND item < '%sg') ORDER BY seq DESC, item",
+                 rf_buf_text(&refs), rf_buf_text(&refs), rf_buf_text(&names), digits ? 1 : 0, from,
+                 from);
     rf_buf_release(&refs);
     rf_buf_release(&names);
     return status == RF_END ? RF_OK : status;

@@ -163,17 +163,19 @@ static void fill_template(struct rf_buf *out, const char *name)
 
 static bool write_mapper(const char *path, const char *name, bool replace)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (replace ? O_TRUNC : O_EXCL), 0600);
     struct rf_buf text;
+    struct stat st;
     bool ok;
 
-    if (fd < 0)
+    if (!replace && lstat(path, &st) == 0) {
+        errno = EEXIST;
         return false;
+    }
     rf_buf_init(&text, 1 << 20);
     fill_template(&text, name);
-    ok = write(fd, text.data, text.size) == (ssize_t)text.size;
+    ok = rf_file_replace(path, rf_buf_bytes(&text));
     rf_buf_release(&text);
-    return close(fd) == 0 && ok;
+    return ok;
 }
 
 /* One name is one mapper: a second one beside a bundled mapper in use would not load. */
@@ -466,8 +468,10 @@ static int open_item(struct run *run, struct rf_mapper_item *item)
         status = rf_mapper_item_path(item, run->item_word, NULL, &err);
     } else {
         status = rf_ref_resolve(&ref, run->store, run->item_word, &err);
-        if (status == RF_INVALID && strchr(run->item_word, '.')) /* meant as a file */
-            return rf_fail_with(run->cli, RF_EXIT_FAILED, "there is no file '%s'", run->item_word);
+        if (status == RF_INVALID && strncmp(run->item_word, "sha256-", 7) != 0)
+            return rf_fail_with(run->cli, /* with a dot or slash it was meant as a file */
+                                strpbrk(run->item_word, "./") ? RF_EXIT_FAILED : RF_EXIT_USAGE,
+                                "there is no file '%s', and it is no blobref", run->item_word);
         if (status != RF_OK)
             return rf_fail_argument(run->cli, &err);
         status = rf_mapper_item_ref(item, run->store, &ref, &err);
@@ -547,6 +551,8 @@ int cmd_mapper_run(struct rf_cli *cli)
     int code = RF_EXIT_OK;
     char *path;
 
+    if (rf_args_text(&cli->args, "part") && run.part == 0)
+        return rf_fail_with(cli, RF_EXIT_USAGE, "option '--part' counts from 1");
     run.store = rf_home_store(cli, RF_STORE_READ, &code);
     if (run.store)
         pool = open_pool(cli, &code);

@@ -48,7 +48,8 @@ struct diff {
     struct rf_blobref start;
     uint64_t looked, matched, changed, fails, mends, parts[SIDES], unreadable;
     unsigned examples;
-    bool none_left; /* every item was looked at */
+    bool none_left; /* every item was looked at, */
+    bool passed_by; /* but not all parts of it */
 };
 
 /* An item on the way down to a part. */
@@ -400,10 +401,13 @@ static enum rf_status walk(struct diff *diff, struct rf_mapper_item *item, struc
         status = find_parts(diff, item, sides, results, split, &parts, err);
     if (status == RF_OK)
         compare(diff, level, made, &parts, sides, budget);
-    for (size_t i = 0; status == RF_OK && level->depth < DEPTH_MAX && i < parts.count &&
-                       !is_full(diff, budget) && (diff->sample == 0 || looked++ < LOOKED_MAX);
-         i++)
+    for (size_t i = 0; status == RF_OK && level->depth < DEPTH_MAX && i < parts.count; i++) {
+        if (is_full(diff, budget) || (diff->sample && looked++ == LOOKED_MAX)) {
+            diff->passed_by = true;
+            break;
+        }
         status = walk_part(diff, item, level, &parts.list[i], budget, err);
+    }
     free(parts.list);
     for (size_t i = 0; i < diff->splitter_count; i++)
         rf_result_free(split[i]);
@@ -667,7 +671,7 @@ static int tell_totals(struct diff *diff)
         rf_say(cli, "stopped, not all was compared");
         return RF_EXIT_STOPPED;
     }
-    if (!diff->none_left)
+    if (!diff->none_left || diff->passed_by)
         rf_say(cli, "a sample; '--seed %llu' draws it again", (unsigned long long)diff->seed);
     return diff->fails || diff->unreadable ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }

@@ -583,6 +583,9 @@ static void summarise(struct put *put)
                             : (put->present == 1 ? "was" : "were"),
                rf_size_format(put->stored, stored), put->dry_run ? "to store" : "stored",
                (unsigned long long)put->progress.errors);
+    if (put->fatal)
+        rf_say(cli, "stopped there: what follows was not tried; put the same again when that is "
+                    "mended");
     if (skipped)
         rf_say(cli, "skipped %s: of a folder only regular files are stored", rf_buf_text(&kinds));
     rf_buf_release(&kinds);

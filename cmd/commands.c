@@ -100,7 +100,8 @@ const struct rf_command rf_commands[] = {
      .text =
          "One line for each change, in order: cursor, time, what happened, blobref, size. A put is "
          "an item, a part content of a file; a lift makes an item of a part that was put as a blob "
-         "of its own; gone is a put whose blob was deleted since. A cursor given to --since "
+         "of its own; gone is a put whose blob was deleted and whose "
+         "bytes were given back since. A cursor given to --since "
          "continues behind that change. Works while another process writes.",
      .examples = "refuge changes --limit 10\tthe ten oldest changes\n"
                  "refuge changes --since now --follow\twhat happens from now on\n",

@@ -254,13 +254,22 @@ bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const cha
     free(stem);
     out->exists = !out->path || access(out->path, F_OK) == 0;
     if (must_exist && !out->exists) {
-        *code = rf_fail_with(cli, RF_EXIT_FAILED,
-                             "there is no index '%s' yet; 'refuge index run%s%s' "
-                             "makes it",
-                             out->name, name ? " " : "", name ? name : "");
+        *code = rf_fail_no_index(cli, out);
         return false;
     }
     return true;
+}
+
+int rf_fail_no_index(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    if (index->defined || strcmp(index->name, RF_INDEX_DEFAULT) == 0)
+        return rf_fail_with(cli, RF_EXIT_FAILED,
+                            "there is no index '%s' yet; 'refuge index run%s' makes it",
+                            index->name, index->argument);
+    return rf_fail_with(cli, RF_EXIT_FAILED,
+                        "there is no index '%s'; 'refuge index create %s' makes it, 'refuge index "
+                        "list' names those there are",
+                        index->name, index->name);
 }
 
 void rf_index_home_release(struct rf_index_home *index)

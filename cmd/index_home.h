@@ -34,6 +34,8 @@ struct rf_index_home {
 bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
                         bool must_exist, int *code);
 void rf_index_home_release(struct rf_index_home *index);
+/* Tell that there is no such index, and what makes it. */
+int rf_fail_no_index(struct rf_cli *cli, const struct rf_index_home *index);
 
 /* The names of the indexes there are, sorted; free with rf_names_free. */
 char **rf_index_names(struct rf_cli *cli, size_t *count);

@@ -102,7 +102,7 @@ __attribute__((noreturn)) static void too_large(lua_State *L, uint64_t size, con
     struct rf_env *env = rf_host(L);
 
     rf_host_error(L, "%s: %.1f MB do not fit the Lua heap of %zu MB; go through it by blob:lines() "
-                     "or blob:sub(from, to), or raise limits.memory_mb", what,
+                     "or blob:sub(from, to); the mapper's limits.memory_mb sets this", what,
                   (double)size / (1 << 20), env->used_max >> 20);
 }
 
@@ -262,8 +262,8 @@ static void grow_window(lua_State *L, int index, struct rf_window *w, size_t cap
 
     if (!rf_host_room(L, capacity))
         rf_host_error(L, "%s: at byte %llu: a line or record is longer than the Lua heap of %zu MB "
-                         "can hold; raise limits.memory_mb", what, (unsigned long long)w->at,
-                      rf_host(L)->used_max >> 20);
+                         "can hold, which the mapper's limits.memory_mb sets",
+                      what, (unsigned long long)w->at, rf_host(L)->used_max >> 20);
     lua_getfenv(L, index);
     grown = lua_newuserdata(L, capacity);
     if (w->held)

@@ -144,6 +144,12 @@ printf '[{"year":1}]' >books.json
 refuge put books.csv books.json >/dev/null
 run refuge index run
 status_is "a mapper that fails on parts" 3
+run refuge index errors --mapper yaers
+status_is "errors of a mapper that is not there: status 2" 2
+run refuge index errors --item zz
+status_is "or of what is no item" 2
+run refuge index retry --mapper yaers
+status_is "retry likewise" 2
 run refuge index errors --mapper years
 sed -n "s/^  try it: //p" "$out" | grep ';' >tries
 run refuge index retry --item sha256-
@@ -155,6 +161,7 @@ while read -r try; do
     err_has "and fails as it did" "years.lua:5"
 done <tries
 part=$(head -1 tries | sed "s/.*'\(.*\)'/\1/")
+refuge index create other -q
 run refuge index run other
 err_has "another index says how to ask it" "'refuge index errors other' says why"
 run refuge index errors other
@@ -255,6 +262,10 @@ err_matches "with process and command" 'process [0-9]+ \(flock -n '
 err_has "and how to wait" "'--wait SECONDS' waits for the other process"
 
 run refuge index run second
+status_is "an index that nobody made: status 1" 1
+err_has "with what makes it" "'refuge index create second' makes it"
+refuge index create second -q
+run refuge index run second
 status_is "a second index" 0
 run refuge index list
 out_matches "list" '^main '
@@ -287,12 +298,13 @@ out_matches "doctor too" "^ok +index .*second\.db' is being verified by process 
 kill "$pid"
 wait "$pid"
 mkdir aside
-mv "$REFUGE_HOME/index/second.db" aside
+mv "$REFUGE_HOME/index/second.db" "$REFUGE_HOME/conf.d/index-second.json" aside
 run refuge doctor
 out_matches "doctor names what is left of an index that is gone" \
     "^warn .*second\.db\.verify. is of .*index 'second' is gone; rm "
 is "once" "$(grep -c second "$out")" 1
 mv aside/second.db "$REFUGE_HOME/index"
+mv aside/index-second.json "$REFUGE_HOME/conf.d"
 run refuge index drop second
 status_is "drop" 0
 is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'second*' | wc -l)" 0

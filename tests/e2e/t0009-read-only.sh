@@ -68,4 +68,22 @@ fi
 chmod -R u+w "$REFUGE_HOME"
 run refuge index verify
 status_is "beside the index where it can be written" 0
+
+# A full disk: what cannot be written whole is not there at all.
+if [ "$(id -u)" -eq 0 ]; then
+    run unshare -m sh -c 'mount -t tmpfs -o size=12m none "$0" && cd "$0" &&
+        export REFUGE_HOME="$0/home" && "$REFUGE" init -q && printf "{\"a\":1}" >a.json &&
+        "$REFUGE" put -q a.json && "$REFUGE" index run -q &&
+        mkdir many && for i in 1 2 3; do head -c 900000 /dev/urandom >many/$i; done &&
+        dd if=/dev/zero of=fill bs=4096 2>/dev/null
+        "$REFUGE" index pause; echo "pause $?"; "$REFUGE" mapper new words; echo "new $?"
+        "$REFUGE" put many; echo "put $?"
+        ls -A home/index home/mappers' "$tmp/small"
+    out_has "no room to pause" "pause 1"
+    out_lacks "nothing is paused then" "main.paused"
+    out_has "no room for a mapper" "new 1"
+    out_lacks "nor half of one" "words.lua"
+    out_has "no room for files" "put 1"
+    err_has "it says that the rest was not tried" "what follows was not tried"
+fi
 done_testing

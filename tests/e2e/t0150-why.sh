@@ -96,4 +96,14 @@ run refuge index why "$(sha bare | cut -c1-6)"
 status_is "neither a blobref nor a name" 1
 run refuge index why "$(sha /dev/null)"
 status_is "a blobref that is not there" 1
+printf '{"a":1}\n{"b":2}\n{broken\n{"c":3}\n' >some.jsonl
+refuge put -q some.jsonl >/dev/null
+refuge index run -q
+run refuge index why some.jsonl
+out_has "of a file with a broken line it says that a part is set aside" \
+    "4 parts (1 set aside; 'refuge index errors' says why)"
+broken=$(refuge index errors --json | sed -n 's/.*"item":"\(sha256-[0-9a-f]*\);.*/\1/p' | head -1)
+run refuge index why "$(echo "$broken" | cut -c1-15)"
+status_is "the beginning of a part's ref finds it" 0
+out_has "and what became of it" "set aside (mapper)"
 done_testing

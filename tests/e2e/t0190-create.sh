@@ -100,6 +100,7 @@ run refuge index drop titles
 status_is "drop" 0
 ok "its file is gone" test ! -e elsewhere.db
 ok "and its definition" test ! -e "$REFUGE_HOME/conf.d/index-titles.json"
+refuge index create titles -q
 run refuge index run titles
 status_is "the name is free again" 0
 ok "for an index of the home" test -s "$REFUGE_HOME/index/titles.db"

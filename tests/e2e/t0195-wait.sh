@@ -97,6 +97,8 @@ status_is "resumed: reached" 0
 kill -INT "$follower"
 wait "$follower"
 
+run refuge index wait --seq 99999
+err_has "a change that is not in the store yet" "nobody writes it, and the store has"
 refuge index create other -q
 run refuge index wait other --timeout 0
 status_is "another index: one that was never run" 1
