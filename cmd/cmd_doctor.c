@@ -265,6 +265,7 @@ static void check_jail(struct doctor *doctor)
     struct rf_pool_options options = {.program = rf_mapper_program(), .workers = 1};
     struct rf_error err = {0};
     struct rf_pool *pool = NULL;
+    struct rf_index_room room = {.count = 0};
     size_t count, broken = 0;
     char **paths = rf_mapper_paths(doctor->cli, &count);
 
@@ -283,10 +284,11 @@ static void check_jail(struct doctor *doctor)
             struct rf_mapper *mapper;
             struct rf_error one = {0};
 
-            if (rf_pool_load(pool, paths[i], &mapper, &one) == RF_OK)
+            if (rf_pool_load(pool, paths[i], &mapper, &one) == RF_OK &&
+                rf_index_room_take(&room, rf_mapper_decl(mapper), &one) == RF_OK)
                 continue;
             broken++;
-            tell(doctor, VERDICT_WARN, "mapper", "%s", one.message);
+            tell(doctor, VERDICT_WARN, "mapper", "'%s': %s", paths[i], one.message);
         }
         if (!broken)
             tell(doctor, VERDICT_OK, "mapper", "%s load%s", RF_COUNT(count, "mapper"),

@@ -75,9 +75,34 @@ static void print_broken(struct rf_cli *cli, const char *path, const struct rf_e
     rf_out_end(&cli->out);
 }
 
-/* Load each; says which do not. */
+/* Mappers in use beside which those of the paths would stand: a file of one's name replaces it. */
+static void take_others(struct rf_cli *cli, struct rf_pool *pool, struct rf_index_room *room,
+                        char **paths, size_t count)
+{
+    struct rf_index_room own = {.count = 0};
+    struct rf_mapper *mapper;
+    size_t used_count;
+    char **used = rf_mapper_paths(cli, &used_count);
+
+    for (size_t i = 0; i < count && own.count < RF_LANE_MAPPERS_MAX; i++) {
+        if (rf_pool_load(pool, paths[i], &mapper, NULL) == RF_OK)
+            own.taken[own.count++] = rf_mapper_decl(mapper);
+    }
+    for (size_t i = 0; i < used_count; i++) {
+        bool replaced = rf_pool_load(pool, used[i], &mapper, NULL) != RF_OK;
+
+        for (size_t k = 0; k < own.count && !replaced; k++)
+            replaced = strcmp(own.taken[k]->name, rf_mapper_decl(mapper)->name) == 0;
+        if (!replaced)
+            (void)!rf_index_room_take(room, rf_mapper_decl(mapper), NULL);
+    }
+    rf_names_free(used, used_count);
+}
+
+/* Load each; says which do not, and which cannot stand beside the others. */
 static int load_all(struct rf_cli *cli, char **paths, size_t count, bool details)
 {
+    struct rf_index_room room = {.count = 0};
     struct rf_pool *pool;
     size_t broken = 0;
     int code = RF_EXIT_OK;
@@ -85,11 +110,13 @@ static int load_all(struct rf_cli *cli, char **paths, size_t count, bool details
     pool = open_pool(cli, &code);
     if (!pool)
         return code;
+    take_others(cli, pool, &room, paths, count);
     for (size_t i = 0; i < count && !rf_stop_asked(); i++) {
         struct rf_mapper *mapper;
         struct rf_error err = {0};
 
-        if (rf_pool_load(pool, paths[i], &mapper, &err)) {
+        if (rf_pool_load(pool, paths[i], &mapper, &err) ||
+            rf_index_room_take(&room, rf_mapper_decl(mapper), &err)) {
             print_broken(cli, paths[i], &err);
             broken++;
         } else {
@@ -102,8 +129,7 @@ static int load_all(struct rf_cli *cli, char **paths, size_t count, bool details
     if (rf_stop_asked())
         return RF_EXIT_STOPPED;
     if (broken)
-        rf_say(cli, "%zu of %s %s not load", broken, RF_COUNT(count, "mapper"),
-               broken == 1 ? "does" : "do");
+        rf_say(cli, "%zu of %s cannot be used", broken, RF_COUNT(count, "mapper"));
     return broken ? RF_EXIT_FAILED : RF_EXIT_OK;
 }
 

@@ -5,6 +5,7 @@
  *   building  a lane beside the live one has it     new       the next run makes its tables
  *   broken    it does not load: what runs goes on   removed   the next run drops its tables
  *   double    another mapper has its name           unknown   the jail does not start
+ *   misfit    it cannot stand beside the others: what runs goes on
  */
 #include "cmd/mapper_state.h"
 
@@ -18,7 +19,8 @@ struct state {
     char name[RF_NAME_MAX + 1];
     const char *state;
     const char *identity; /* of the version that runs, or NULL */
-    char *message;        /* of a broken one, or NULL */
+    const struct rf_decl *decl; /* of one that loaded, or NULL */
+    char *message;        /* of a broken one or a misfit, or NULL */
 };
 
 struct states {
@@ -76,6 +78,7 @@ static struct state *add_state(struct states *states, const char *name, const ch
     out->state = state;
     out->identity = running ? running->identity : NULL;
     out->message = NULL;
+    out->decl = NULL;
     return out;
 }
 
@@ -91,6 +94,7 @@ static void add_loaded(struct states *states, const struct rf_mapper *mapper)
         return;
     }
     one = add_state(states, name, "new");
+    one->decl = rf_mapper_decl(mapper);
     if (one->identity && strcmp(one->identity, identity) == 0)
         one->state = "current";
     else if (is_building(states, name, identity))
@@ -114,6 +118,25 @@ static void add_broken(struct states *states, const char *path, const struct rf_
     free(fact);
 }
 
+/* As a run does it: what runs as it is goes first. */
+static void find_misfits(struct states *states)
+{
+    struct rf_index_room room = {.count = 0};
+
+    for (int changed = 0; changed <= 1; changed++) {
+        for (size_t i = 0; i < states->count; i++) {
+            struct state *one = &states->list[i];
+            struct rf_error why = {0};
+
+            if (!one->decl || (strcmp(one->state, "current") != 0) != (bool)changed ||
+                rf_index_room_take(&room, one->decl, &why) == RF_OK)
+                continue;
+            one->state = "misfit";
+            one->message = rf_arena_copy(&states->arena, why.message, strlen(why.message));
+        }
+    }
+}
+
 static void load_files(struct states *states, struct rf_pool *pool, char **paths, size_t count)
 {
     for (size_t i = 0; i < count && !rf_stop_asked(); i++) {
@@ -125,6 +148,7 @@ static void load_files(struct states *states, struct rf_pool *pool, char **paths
         else
             add_broken(states, paths[i], &err);
     }
+    find_misfits(states);
 }
 
 static void find_states(struct states *states)
@@ -171,6 +195,8 @@ static const char *words_of(const struct state *one)
         if (strcmp(all[i].state, one->state) == 0)
             return all[i].words;
     }
+    if (strcmp(one->state, "misfit") == 0)
+        return one->identity ? "left out, the version before goes on: " : "left out: ";
     return one->identity ? "its file is broken, the version before goes on: "
                          : "its file is broken and left out: ";
 }

@@ -24,6 +24,7 @@
 #include "indexer/index_internal.h"
 #include "indexer/pipeline.h"
 #include "sinks/query.h"
+#include "sinks/table_names.h"
 
 #define BATCH_ITEMS 100000u
 #define BATCH_MS 5000u
@@ -41,7 +42,8 @@ struct rf_index {
     struct rf_brake *brake;
     struct rf_arena arena;         /* names, lanes as they are now */
     struct rf_arena lanes_arena;
-    struct rf_mapper **wanted;     /* in the order asked for */
+    struct rf_mapper **wanted;     /* in the order asked for, */
+    const char **wanted_paths;     /* each from there */
     size_t wanted_count, broken;
     struct rf_sink_lane *lanes;    /* live first; at most one beside it */
     size_t lane_count;
@@ -135,6 +137,7 @@ static enum rf_status keep_running_version(struct rf_index *index, const char *p
     snprintf(line, sizeof line, "mapper '%s' does not load: %s; the version before goes on", path,
              why->message);
     warn(index, line);
+    index->wanted_paths[index->wanted_count] = path;
     return rf_pool_load_bundle(index->pool, running->bundle,
                                &index->wanted[index->wanted_count++], err);
 }
@@ -160,26 +163,11 @@ static enum rf_status load_mapper(struct rf_index *index, const char *path, stru
         index->broken++;
         return RF_OK;
     }
+    index->wanted_paths[index->wanted_count] = path;
     index->wanted[index->wanted_count++] = mapper;
     snprintf(fact, sizeof fact, "mapper:%s", path);
     return rf_sink_set_fact(index->sink, fact, name_of(mapper), err);
 }
-
-static enum rf_status load_mappers(struct rf_index *index, struct rf_error *err)
-{
-    enum rf_status status = RF_OK;
-
-    index->wanted = rf_arena_alloc(&index->arena,
-                                   (index->options.mapper_count + 1) * sizeof *index->wanted);
-    for (size_t i = 0; i < index->options.mapper_count && status == RF_OK; i++)
-        status = load_mapper(index, index->options.mappers[i], err);
-    if (status == RF_OK && index->wanted_count == 0)
-        status = rf_error_set(err, RF_INVALID,
-                              "no mapper loads, so there is nothing to index with");
-    return status;
-}
-
-/* ---- which lanes ---- */
 
 static bool has_changed(const struct rf_index *index, const struct rf_sink_lane *live, size_t i)
 {
@@ -188,6 +176,88 @@ static bool has_changed(const struct rf_index *index, const struct rf_sink_lane 
     return !running ||
            strcmp(running->identity, rf_mapper_identity(index->wanted[i])) != 0;
 }
+
+enum rf_status rf_index_room_take(struct rf_index_room *room, const struct rf_decl *decl,
+                                  struct rf_error *why)
+{
+    enum rf_status status;
+
+    if (room->count == RF_LANE_MAPPERS_MAX)
+        return rf_error_set(why, RF_LIMIT, "an index has room for %u mappers",
+                            RF_LANE_MAPPERS_MAX);
+    for (size_t i = 0; i < room->count; i++) {
+        if (strcmp(room->taken[i]->name, decl->name) == 0)
+            return rf_error_set(why, RF_INVALID, "another mapper has the name '%s'", decl->name);
+    }
+    room->taken[room->count] = decl;
+    status = rf_table_names_check(room->taken, room->count + 1, why);
+    room->count += status == RF_OK;
+    return status;
+}
+
+/* A mapper that cannot be taken goes, or its running version stays when there is one. */
+static enum rf_status leave_out(struct rf_index *index, size_t i, struct rf_index_room *room,
+                                const struct rf_error *why, struct rf_error *err)
+{
+    const struct rf_sink_mapper *running = find_in_lane(live_lane(index),
+                                                        name_of(index->wanted[i]));
+    char line[RF_ERROR_SIZE + 200];
+    enum rf_status status = RF_OK;
+
+    index->broken++;
+    snprintf(line, sizeof line, "mapper '%s' is left out: %s%s", index->wanted_paths[i],
+             why->message, running ? "; the version before goes on" : "");
+    warn(index, line);
+    index->wanted[i] = NULL;
+    if (running)
+        status = rf_pool_load_bundle(index->pool, running->bundle, &index->wanted[i], err);
+    return running && status == RF_OK
+               ? rf_index_room_take(room, rf_mapper_decl(index->wanted[i]), err)
+               : status;
+}
+
+/* What runs as it is goes first: it is the newcomer that gives way, whatever its file is called. */
+static enum rf_status leave_out_misfits(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_index_room room = {.count = 0};
+    enum rf_status status = RF_OK;
+    size_t kept = 0;
+
+    for (int changed = 0; changed <= 1; changed++) {
+        for (size_t i = 0; i < index->wanted_count && status == RF_OK; i++) {
+            struct rf_error why = {0};
+
+            if (index->wanted[i] && has_changed(index, live_lane(index), i) == (bool)changed &&
+                rf_index_room_take(&room, rf_mapper_decl(index->wanted[i]), &why) != RF_OK)
+                status = leave_out(index, i, &room, &why, err);
+        }
+    }
+    for (size_t i = 0; i < index->wanted_count; i++) {
+        if (index->wanted[i])
+            index->wanted[kept++] = index->wanted[i];
+    }
+    index->wanted_count = kept;
+    return status;
+}
+
+static enum rf_status load_mappers(struct rf_index *index, struct rf_error *err)
+{
+    size_t most = index->options.mapper_count + 1;
+    enum rf_status status = RF_OK;
+
+    index->wanted = rf_arena_alloc(&index->arena, most * sizeof *index->wanted);
+    index->wanted_paths = rf_arena_alloc(&index->arena, most * sizeof *index->wanted_paths);
+    for (size_t i = 0; i < index->options.mapper_count && status == RF_OK; i++)
+        status = load_mapper(index, index->options.mappers[i], err);
+    if (status == RF_OK)
+        status = leave_out_misfits(index, err);
+    if (status == RF_OK && index->wanted_count == 0)
+        status = rf_error_set(err, RF_INVALID,
+                              "no mapper loads, so there is nothing to index with");
+    return status;
+}
+
+/* ---- which lanes ---- */
 
 /* Whether every mapper must be built again, because parts may change. */
 static bool parts_may_change(const struct rf_index *index, const struct rf_sink_lane *live)

@@ -14,6 +14,16 @@
 
 struct rf_index;
 
+/* The mappers of one index: each needs table names of its own, and there is room for so many. */
+#define RF_LANE_MAPPERS_MAX 64u /* the pool's maximum of one item */
+struct rf_index_room {
+    const struct rf_decl *taken[RF_LANE_MAPPERS_MAX + 1]; /* lent */
+    size_t count;
+};
+/* Take a mapper in beside those before. RF_INVALID, RF_LIMIT: it cannot stand there; why tells. */
+RF_MUST_USE enum rf_status rf_index_room_take(struct rf_index_room *room,
+                                              const struct rf_decl *decl, struct rf_error *why);
+
 struct rf_index_progress {
     uint64_t changes_done, changes_total; /* of the lane being driven */
     uint64_t items, rows, dead_letters, parked;

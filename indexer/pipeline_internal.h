@@ -13,7 +13,6 @@
 #include "indexer/unit.h"
 #include "indexer/writer.h"
 
-#define RF_LANE_MAPPERS_MAX 64u /* of a lane; the pool's maximum of one item */
 #define RF_SHUFFLE_BLOCK 512u   /* changes mapped in another order together */
 #define RF_SLOW_MAX 16u         /* parks under way */
 

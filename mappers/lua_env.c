@@ -541,8 +541,11 @@ static void load_chunk(lua_State *L, const char *file, struct rf_bytes text)
     snprintf(name, sizeof name, "@%s", file);
     if (text.size >= 3 && memcmp(text.data, "\xef\xbb\xbf", 3) == 0)
         text = rf_bytes(text.data + 3, text.size - 3);
-    if (luaL_loadbufferx(L, text.size ? (const char *)text.data : "", text.size, name, mode) != 0)
+    if (luaL_loadbufferx(L, text.size ? (const char *)text.data : "", text.size, name, mode) != 0) {
+        if (text.size && text.data[0] == '\x1b')
+            luaL_error(L, "%s: this is compiled Lua; a mapper is given as text", file);
         lua_error(L);
+    }
     lua_rawgeti(L, LUA_REGISTRYINDEX, rf_host(L)->ref_environment);
     lua_setfenv(L, -2);
 }

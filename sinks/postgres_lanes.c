@@ -18,6 +18,7 @@
 #include "sinks/sink_postgres.h"
 
 #include "core/control.h"
+#include "sinks/table_names.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -437,46 +438,6 @@ enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, struct rf_erro
 
 /* ---- begin ---- */
 
-struct taken {
-    char name[RF_NAME_MAX + 16];
-    const char *mapper, *table;
-};
-
-struct taken_list {
-    struct taken *items;
-    size_t count;
-};
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct taken *)a)->name, ((const struct taken *)b)->name);
-}
-
-/* Every name that a table brings into an index, also those of SQLite's full-text tables: what is
- * right in one kind of index is right in the other. */
-static void take_names(struct taken_list *list, const struct rf_decl *decl)
-{
-    static const char *const suffixes[] = {
-        "", "_fts", "_fts_data", "_fts_idx", "_fts_docsize", "_fts_config", "_latest"};
-
-    list->items = realloc(list->items, (list->count + decl->table_count * 7 + 1) *
-                                           sizeof *list->items);
-    if (!list->items)
-        abort();
-    for (size_t i = 0; i < decl->table_count; i++) {
-        const struct rf_table *table = &decl->tables[i];
-        for (size_t k = 0; k < 7; k++) {
-            struct taken *taken = &list->items[list->count];
-            if ((k == 6 && !table->latest.count) ||
-                (k > 0 && k < 6 && !rf_postgres_search_count(table)))
-                continue;
-            *taken = (struct taken){.mapper = decl->name, .table = table->name};
-            snprintf(taken->name, sizeof taken->name, "%s%s", table->name, suffixes[k]);
-            list->count++;
-        }
-    }
-}
-
 static bool names_mapper(const struct rf_sink_mapper *mappers, size_t count, const char *name)
 {
     for (size_t i = 0; i < count; i++)
@@ -485,45 +446,25 @@ static bool names_mapper(const struct rf_sink_mapper *mappers, size_t count, con
     return false;
 }
 
-static enum rf_status check_columns(const struct rf_decl *decl, struct rf_error *err)
-{
-    for (size_t i = 0; i < decl->table_count; i++)
-        for (size_t k = 0; k < decl->tables[i].column_count; k++)
-            if (strcmp(decl->tables[i].columns[k].name, "search") == 0 &&
-                rf_postgres_search_count(&decl->tables[i]))
-                return rf_error_set(err, RF_INVALID,
-                                    "table '%s' of mapper '%s' has a column 'search', which is "
-                                    "the name of its full text in PostgreSQL: rename it",
-                                    decl->tables[i].name, decl->name);
-    return RF_OK;
-}
-
 static enum rf_status check_names(const struct rf_pg_lane *live,
                                   const struct rf_sink_mapper *mappers, size_t count, bool full,
                                   struct rf_error *err)
 {
-    struct taken_list list = {0};
-    enum rf_status status = RF_OK;
+    const struct rf_decl **decls = calloc(count + (live ? live->mapper_count : 0) + 1,
+                                          sizeof *decls);
+    size_t used = 0;
+    enum rf_status status;
 
+    if (!decls)
+        abort();
     for (size_t i = 0; i < count; i++)
         if (!mappers[i].edges_only)
-            take_names(&list, mappers[i].decl);
+            decls[used++] = mappers[i].decl;
     for (size_t i = 0; live && !full && i < live->mapper_count; i++)
         if (!names_mapper(mappers, count, live->mappers[i].name))
-            take_names(&list, live->mappers[i].decl);
-    if (list.count)
-        qsort(list.items, list.count, sizeof *list.items, by_name);
-    for (size_t i = 1; !status && i < list.count; i++) {
-        const struct taken *a = &list.items[i - 1], *b = &list.items[i];
-        if (strcmp(a->name, b->name) == 0)
-            status = rf_error_set(err, RF_INVALID,
-                                  "table '%s' of mapper '%s' and table '%s' of mapper '%s' both "
-                                  "need the name '%s': rename one of them",
-                                  a->table, a->mapper, b->table, b->mapper, a->name);
-    }
-    free(list.items);
-    for (size_t i = 0; !status && i < count; i++)
-        status = check_columns(mappers[i].decl, err);
+            decls[used++] = live->mappers[i].decl;
+    status = rf_table_names_check(decls, used, err);
+    free(decls);
     return status;
 }
 
