@@ -371,12 +371,37 @@ static void stop_with(void *user, struct rf_index *index)
     rf_stop_call(index ? stop_index : NULL, index);
 }
 
+/* What makes an index again that a verify found damaged, as commands to type. */
+static void say_what_mends(struct rf_cli *cli, const struct rf_index_home *home, bool unsound)
+{
+    struct rf_buf words;
+
+    if (!unsound) {
+        rf_say(cli, "'refuge index rebuild%s' makes it again", home->argument);
+        return;
+    }
+    rf_buf_init(&words, 1 << 16);
+    rf_buf_printf(&words, "'refuge index drop %s'", home->name);
+    if (home->defined) {
+        rf_buf_printf(&words, ", 'refuge index create %s --sink %s", home->name, home->url);
+        if (home->definition.reader)
+            rf_buf_printf(&words, " --reader %s", home->definition.reader);
+        for (size_t i = 0; i < home->definition.mapper_count; i++)
+            rf_buf_printf(&words, " --mapper %s", home->definition.mappers[i]);
+        rf_buf_printf(&words, "'");
+    }
+    rf_say(cli, "%s and 'refuge index run%s' make it again; a rebuild beside it would not",
+           rf_buf_text(&words), home->argument);
+    rf_buf_release(&words);
+}
+
 static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
 {
     struct rf_compare_report report = {0};
     struct rf_index_options options;
     struct rf_error err = {0};
     enum rf_status status;
+    int code;
     size_t mapper_count;
     char **mappers = rf_index_mapper_paths(cli, home, &mapper_count);
     const char *scratch = getenv("TMPDIR");
@@ -408,7 +433,12 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     if (report.parked)
         rf_out_printf(cli, "left out: %s for the slow lane, here or in the rebuild\n",
                       RF_COUNT(report.parked, "park"));
-    return status ? fail_index(cli, home, &err) : RF_EXIT_OK;
+    if (status == RF_OK)
+        return RF_EXIT_OK;
+    code = fail_index(cli, home, &err);
+    if (status == RF_CORRUPT && report.differences)
+        say_what_mends(cli, home, report.unsound);
+    return code;
 }
 
 int cmd_index_verify(struct rf_cli *cli)

@@ -76,6 +76,7 @@ RF_MUST_USE enum rf_status rf_query_search(const char *url, const char *words,
 struct rf_compare_report {
     uint64_t tables, rows;  /* compared */
     uint64_t differences;
+    bool unsound;           /* what a rebuild beside it would not mend: pages, references, lanes */
     /* left out, by (item, mapper), with the parts below: */
     uint64_t limit_letters; /* dead letters of class limit, which may differ between machines */
     uint64_t parked;        /* what still waits for the slow lane on either side */

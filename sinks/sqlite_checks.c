@@ -7,6 +7,7 @@
  */
 #include "sinks/sink_sqlite.h"
 
+#include "core/control.h"
 #include "sinks/grams.h"
 
 #include <assert.h>
@@ -50,7 +51,22 @@ struct fts_check {
     struct rf_buf grams;
     int64_t id; /* of the row being cut into tokens */
     unsigned column, offset;
+    struct rf_buf sizes; /* of that row: tokens by column, as FTS5 keeps them */
 };
+
+/* Sizes of a row are tokens by column as varints (fts5_varint.c); "docsize" beside the tokens. */
+#define SIZES_COLUMN UINT32_MAX
+
+static void put_varint(struct rf_buf *out, unsigned value)
+{
+    uint8_t bytes[5];
+    size_t at = sizeof bytes;
+
+    bytes[--at] = value & 0x7f;
+    for (value >>= 7; value; value >>= 7)
+        bytes[--at] = (uint8_t)(value & 0x7f) | 0x80;
+    rf_buf_put(out, bytes + at, sizeof bytes - at);
+}
 
 static uint64_t token_hash(const void *token, size_t size, int64_t id, unsigned column,
                            unsigned offset)
@@ -98,6 +114,7 @@ static void count_text(struct fts_check *check, unsigned column, struct rf_bytes
     if (text.size)
         check->api.xTokenize(check->tokenizer, check, FTS5_TOKENIZE_DOCUMENT,
                              (const char *)text.data, (int)text.size, count_token);
+    put_varint(&check->sizes, check->offset);
 }
 
 /* Add up what the rows say. */
@@ -119,12 +136,15 @@ static enum rf_status count_rows(struct fts_check *check, struct rf_error *err)
     while (!status && (status = rf_db_step(check->db, stmt, err)) == RF_OK) {
         check->id = sqlite3_column_int64(stmt, 0);
         rf_buf_clear(&check->grams);
+        rf_buf_clear(&check->sizes);
         for (size_t i = 0; i < count; i++) {
             struct rf_bytes text = rf_db_bytes(stmt, (int)i + 1);
             count_text(check, (unsigned)i, text);
             rf_grams_put(&check->grams, text);
         }
         count_text(check, (unsigned)count, rf_buf_bytes(&check->grams));
+        check->sums[check->id - check->first] +=
+            token_hash(check->sizes.data, check->sizes.size, check->id, SIZES_COLUMN, 0);
     }
     sqlite3_finalize(stmt);
     rf_buf_release(&columns);
@@ -179,6 +199,27 @@ static enum rf_status count_index(struct fts_check *check, uint64_t *stray, stru
     return status == RF_END ? RF_OK : status;
 }
 
+/* Take away the sizes that the index keeps: without them a row cannot be ranked. */
+static enum rf_status count_sizes(struct fts_check *check, struct rf_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    enum rf_status status;
+
+    status = rf_db_prepare(check->db, &stmt, err,
+                           "SELECT id, sz FROM \"%w_fts_docsize\" WHERE id >= %lld AND id < %lld",
+                           check->table->name, (long long)check->first,
+                           (long long)(check->first + check->count));
+    while (!status && (status = rf_db_step(check->db, stmt, err)) == RF_OK) {
+        int64_t id = sqlite3_column_int64(stmt, 0);
+        struct rf_bytes sizes = rf_db_bytes(stmt, 1);
+
+        check->sums[id - check->first] -=
+            token_hash(sizes.data, sizes.size, id, SIZES_COLUMN, 0);
+    }
+    sqlite3_finalize(stmt);
+    return status == RF_END ? RF_OK : status;
+}
+
 static enum rf_status name_rows(struct teller *teller, struct fts_check *check,
                                 struct rf_error *err)
 {
@@ -221,6 +262,8 @@ static enum rf_status check_range(struct teller *teller, struct fts_check *check
     status = count_rows(check, err);
     if (!status)
         status = count_index(check, stray, err);
+    if (!status)
+        status = count_sizes(check, err);
     return status ? status : name_rows(teller, check, err);
 }
 
@@ -234,6 +277,7 @@ enum rf_status rf_sqlite_check_search(struct rf_db *db, const struct rf_table *t
     enum rf_status status = find_tokenizer(&check, err);
 
     rf_buf_init(&check.grams, RF_GRAMS_MAX);
+    rf_buf_init(&check.sizes, 4096);
     if (!status)
         status = rf_db_int(check.db, &rows, 0, err, "SELECT max(id) FROM \"%w\"", table->name);
     if (!status) /* an entry may outlive its row; every entry has a size kept beside it */
@@ -255,6 +299,7 @@ enum rf_status rf_sqlite_check_search(struct rf_db *db, const struct rf_table *t
     if (check.tokenizer)
         check.api.xDelete(check.tokenizer);
     rf_buf_release(&check.grams);
+    rf_buf_release(&check.sizes);
     return status;
 }
 
@@ -313,6 +358,79 @@ static enum rf_status check_lanes(struct teller *teller, struct rf_error *err)
     return status;
 }
 
+/* The tables, views and indexes of an index, made anew in memory from what its mappers declare. */
+static enum rf_status make_expected(struct rf_db *db, struct rf_db *fresh, struct rf_error *err)
+{
+    struct rf_sqlite_live live = {0};
+    struct rf_arena arena;
+    enum rf_status status;
+
+    rf_arena_init(&arena, (size_t)256 << 20);
+    status = rf_sqlite_live(db, &arena, &live, err);
+    if (!status)
+        status = rf_sqlite_make_schema(fresh, err);
+    for (size_t i = 0; i < live.count && !status; i++)
+        for (size_t k = 0; k < live.mappers[i].decl->table_count && !status; k++)
+            status = rf_sqlite_make_table(fresh, &live.mappers[i].decl->tables[k], 0, true,
+                                          1 << 16, err);
+    rf_arena_release(&arena);
+    return status;
+}
+
+/* An index is named after the lane that its table was made in; here all are of lane 0. */
+#define PLAIN_SQL                                                                                 \
+    "CASE WHEN type = 'index' AND instr(name, '@') THEN replace(sql, substr(name, instr(name, "   \
+    "'@'), instr(substr(name, instr(name, '@')), ' index ') - 1), '@0') ELSE sql END"
+
+/* What refuge made and searches rely on: a view that says something else answers wrongly, an index
+ * that is missing answers slowly, a trigger changes rows. What a person added besides may stay. */
+static enum rf_status check_objects(struct teller *teller, struct rf_error *err)
+{
+    struct rf_db fresh = {.path = teller->db->path};
+    sqlite3_stmt *expected = NULL, *found = NULL;
+    enum rf_status status = RF_OK;
+
+    if (sqlite3_open(":memory:", &fresh.handle) != SQLITE_OK)
+        status = rf_error_set(err, RF_NOMEM, "no memory to make its tables anew");
+    if (!status)
+        status = make_expected(teller->db, &fresh, err);
+    if (!status)
+        status = rf_db_prepare(&fresh, &expected, err,
+                               "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL "
+                               "AND name NOT GLOB '*_fts_*' ORDER BY type, name");
+    if (!status)
+        status = rf_db_prepare(teller->db, &found, err,
+                               "SELECT count(*) FROM sqlite_master WHERE type = ?1 AND "
+                               "(type = 'index' OR name = ?2) AND (" PLAIN_SQL ") = ?3");
+    while (!status && (status = rf_db_step(&fresh, expected, err)) == RF_OK) {
+        const char *type = rf_db_text(expected, 0), *name = rf_db_text(expected, 1);
+
+        rf_db_bind(found, "ttt", type, name, rf_db_text(expected, 2));
+        status = rf_db_step(teller->db, found, err);
+        if (!status && sqlite3_column_int64(found, 0) == 0)
+            say(teller, "%s '%s': it is not there as refuge makes it", type, name);
+        sqlite3_reset(found);
+    }
+    sqlite3_finalize(expected);
+    sqlite3_finalize(found);
+    (void)sqlite3_close(fresh.handle);
+    return status == RF_END ? RF_OK : status;
+}
+
+static enum rf_status check_triggers(struct teller *teller, struct rf_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    enum rf_status status = rf_db_prepare(teller->db, &stmt, err,
+                                          "SELECT name, tbl_name FROM sqlite_master WHERE type = "
+                                          "'trigger' ORDER BY name");
+
+    while (!status && (status = rf_db_step(teller->db, stmt, err)) == RF_OK)
+        say(teller, "trigger '%s' on '%s': refuge makes none; it may change what is written",
+            rf_db_text(stmt, 0), rf_db_text(stmt, 1));
+    sqlite3_finalize(stmt);
+    return status == RF_END ? RF_OK : status;
+}
+
 /* A check that cannot be made tells of damage as well. */
 static void tell_broken(struct teller *teller, const char *what, enum rf_status status,
                         const struct rf_error *broken)
@@ -324,9 +442,13 @@ static void tell_broken(struct teller *teller, const char *what, enum rf_status 
 void rf_sqlite_check(struct rf_db *db, rf_canon_tell tell, void *user)
 {
     struct teller teller = {db, tell, user};
-    struct rf_error broken[3] = {0};
+    struct rf_error broken[5] = {0};
 
     tell_broken(&teller, "lanes", check_lanes(&teller, &broken[0]), &broken[0]);
     tell_broken(&teller, "references", check_references(&teller, &broken[1]), &broken[1]);
+    if (RF_SAFEGUARD("compare-objects")) {
+        tell_broken(&teller, "tables", check_objects(&teller, &broken[3]), &broken[3]);
+        tell_broken(&teller, "triggers", check_triggers(&teller, &broken[4]), &broken[4]);
+    }
     tell_broken(&teller, "file", check_integrity(&teller, &broken[2]), &broken[2]);
 }

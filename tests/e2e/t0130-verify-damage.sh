@@ -104,6 +104,23 @@ damage "a full-text entry gone" "history" \
 damage "a full-text entry too many" "history" \
     "INSERT INTO history_fts(rowid, note) SELECT id, 'weasel' FROM history
        WHERE blob = $of '$good') AND n = 0;"
+damage "the sizes of a full-text entry gone" "history" \
+    "DELETE FROM history_fts_docsize WHERE id IN (SELECT id FROM history
+       WHERE blob = $of '$good') AND n = 0);"
+damage "the sizes of a full-text entry changed" "history" \
+    "UPDATE history_fts_docsize SET sz = x'7f7f' WHERE id IN (SELECT id FROM history
+       WHERE blob = $of '$good') AND n = 0);"
+damage "a view of refuge's gone" "view refuge_errors" \
+    "DROP VIEW refuge_errors; INSERT INTO refuge_facts VALUES('x', ''); DELETE FROM refuge_facts
+       WHERE name = 'x';"
+damage "a view that says something else" "view refuge_edges" \
+    "DROP VIEW refuge_edges; CREATE VIEW refuge_edges AS SELECT 1 AS parent;
+     UPDATE refuge_facts SET value = value WHERE name = 'store';"
+damage "an index gone" "index refuge_parts_child" \
+    "DROP INDEX refuge_parts_child; UPDATE refuge_facts SET value = value WHERE name = 'store';"
+damage "a trigger that changes rows" "trigger sly" \
+    "CREATE TRIGGER sly AFTER INSERT ON history BEGIN DELETE FROM history WHERE id = new.id; END;
+     UPDATE refuge_facts SET value = value WHERE name = 'store';"
 damage "a dead letter gone" "$poison history" \
     "DELETE FROM refuge_dead_letters WHERE blob = $of '$poison') AND mapper IN
        (SELECT id FROM refuge_lane_mappers WHERE name = 'history');"

@@ -598,7 +598,8 @@ static void damage(const char *sql, const char *const *words)
             fail_msg("%s: nothing about '%s' in:\n%s", sql, *words, rf_buf_text(&lines));
     CHECK(rf_query_digest(again.url, NULL, &digest[1], &err));
     if (rf_query_digest(f.url, NULL, &digest[0], NULL) == RF_OK && !strstr(sql, "_fts") &&
-        !strstr(sql, "position"))
+        !strstr(sql, "position") && !strstr(sql, "VIEW ") && !strstr(sql, "INDEX ") &&
+        !strstr(sql, "TRIGGER "))
         assert_string_not_equal(digest[0].hex, digest[1].hex);
     rf_buf_release(&lines);
     fixture_release(&f);
@@ -675,6 +676,14 @@ static void compare_names_every_damage(void **state)
            "full-text entry is not that of its text");
     DAMAGE("INSERT INTO mail_fts(rowid, subject) VALUES(5000, 'weasel')",
            "belongs to row 5000, which is not there");
+    DAMAGE("DELETE FROM mail_fts_docsize WHERE id IN (SELECT id FROM mail WHERE blob = " M2 ")",
+           "full-text entry is not that of its text");
+    DAMAGE("DROP VIEW refuge_errors", "view 'refuge_errors': it is not there as refuge makes it");
+    DAMAGE("DROP VIEW refuge_edges; CREATE VIEW refuge_edges AS SELECT 1 AS parent",
+           "view 'refuge_edges': it is not there as refuge makes it");
+    DAMAGE("DROP INDEX refuge_parts_child", "index 'refuge_parts_child': it is not there");
+    DAMAGE("CREATE TRIGGER sly AFTER INSERT ON mail BEGIN DELETE FROM mail; END",
+           "trigger 'sly' on 'mail'");
     DAMAGE("DELETE FROM refuge_dead_letters", "dead letters, item 'sha256-", "is missing");
     DAMAGE("INSERT INTO mail(blob, n, subject) SELECT id, 0, 'doomed' FROM blobs WHERE deleted",
            "n 0: should not be there");
