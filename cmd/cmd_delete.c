@@ -1,18 +1,23 @@
 /*
  * cmd_delete.c - refuge delete: tombstones for blobs, and for file contents nothing else holds
  *
- * --content reads every file blob of the store once, to learn which parts other files share; what
- * is to go is kept as one sorted list, so memory follows what is deleted, not what is stored.
+ * What may be content of a file (a blob that is no file itself, and with --content the parts of the
+ * files) goes only when no other file holds it: every file blob of the store is read once. What is
+ * to go is kept as one sorted list, so memory follows what is deleted, not what is stored.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "backup/schema.h"
 #include "cmd/cli.h"
+#include "core/control.h"
+
+struct candidate {
+    struct rf_blobref ref, holder; /* holder.algo 0: no other file has it */
+};
 
 struct candidates {
-    struct rf_blobref *refs;
-    bool *shared;
+    struct candidate *list;
     size_t count, capacity;
 };
 
@@ -22,7 +27,8 @@ struct deletion {
     bool dry_run;
     struct rf_blobref *refs; /* asked for, sorted */
     size_t ref_count;
-    struct candidates parts; /* of the files asked for */
+    struct candidates parts; /* of the files asked for, and what is asked for and no file */
+    const struct rf_blobref *other; /* the file being looked at */
     uint64_t deleted, absent, errors;
     struct rf_error err;     /* while scanning */
 };
@@ -36,17 +42,17 @@ static void add_candidate(struct candidates *parts, const struct rf_blobref *ref
 {
     if (parts->count == parts->capacity) {
         parts->capacity = parts->capacity ? 2 * parts->capacity : 64;
-        parts->refs = realloc(parts->refs, parts->capacity * sizeof *parts->refs);
-        if (!parts->refs)
+        parts->list = realloc(parts->list, parts->capacity * sizeof *parts->list);
+        if (!parts->list)
             abort();
     }
-    parts->refs[parts->count++] = *ref;
+    parts->list[parts->count++] = (struct candidate){.ref = *ref};
 }
 
-/* Call visit for each part of ref when it is a file blob. */
+/* Call visit for each part of ref when it is a file blob; *is_file says whether it is one. */
 static enum rf_status each_part(struct deletion *del, const struct rf_blobref *ref,
                                 void (*visit)(struct deletion *del, const struct rf_blobref *part),
-                                struct rf_error *err)
+                                bool *is_file, struct rf_error *err)
 {
     enum rf_schema_kind kind = RF_SCHEMA_NONE;
     struct rf_file file = {0};
@@ -60,6 +66,7 @@ static enum rf_status each_part(struct deletion *del, const struct rf_blobref *r
     if (status == RF_OK && rf_schema_is(rf_buf_bytes(&buf)) &&
         rf_schema_parse(&kind, &file, &arena, rf_buf_bytes(&buf), NULL) == RF_OK &&
         kind == RF_SCHEMA_FILE) {
+        *is_file = true;
         for (size_t i = 0; i < file.part_count; i++)
             visit(del, &file.parts[i].ref);
     }
@@ -73,26 +80,40 @@ static void note_part(struct deletion *del, const struct rf_blobref *part)
     add_candidate(&del->parts, part);
 }
 
+static void ignore_part(struct deletion *del, const struct rf_blobref *part)
+{
+    (void)del;
+    (void)part;
+}
+
+static struct candidate *find_candidate(const struct deletion *del, const struct rf_blobref *ref)
+{
+    return del->parts.count ? bsearch(ref, del->parts.list, del->parts.count,
+                                      sizeof *del->parts.list, compare_refs)
+                            : NULL;
+}
+
 static void note_shared(struct deletion *del, const struct rf_blobref *part)
 {
-    const struct rf_blobref *found = bsearch(part, del->parts.refs, del->parts.count,
-                                             sizeof *part, compare_refs);
+    struct candidate *found = find_candidate(del, part);
 
     if (found)
-        del->parts.shared[found - del->parts.refs] = true;
+        found->holder = *del->other;
 }
 
 static enum rf_status visit_other(void *user, const struct rf_stat *stat)
 {
     struct deletion *del = user;
     enum rf_status status;
+    bool is_file;
 
     if (rf_stop_asked())
         return RF_CANCELLED;
     if (stat->part || stat->size > RF_BLOB_INLINE_MAX ||
         bsearch(&stat->ref, del->refs, del->ref_count, sizeof stat->ref, compare_refs))
         return RF_OK;
-    status = each_part(del, &stat->ref, note_shared, &del->err);
+    del->other = &stat->ref;
+    status = each_part(del, &stat->ref, note_shared, &is_file, &del->err);
     if (status == RF_NOT_FOUND) { /* deleted meanwhile */
         rf_error_clear(&del->err);
         status = RF_OK;
@@ -100,36 +121,64 @@ static enum rf_status visit_other(void *user, const struct rf_stat *stat)
     return status; /* a file that cannot be read may share anything: nothing is deleted then */
 }
 
-/* The parts of the files asked for, without those that another file or an item of its own needs. */
+/* What may be content, and who holds it. */
 static enum rf_status collect_content(struct deletion *del, struct rf_error *err)
 {
+    bool content = rf_args_flag(&del->cli->args, "content");
     enum rf_status status = RF_OK;
     size_t kept = 0;
 
     for (size_t i = 0; i < del->ref_count && status == RF_OK; i++) {
-        status = each_part(del, &del->refs[i], note_part, err);
-        if (status == RF_NOT_FOUND) {
+        bool is_file = false;
+
+        status = each_part(del, &del->refs[i], content ? note_part : ignore_part, &is_file, err);
+        if (status == RF_OK && !is_file)
+            note_part(del, &del->refs[i]);
+        if (status == RF_NOT_FOUND || status == RF_LIMIT || status == RF_CORRUPT) {
+            if (status != RF_NOT_FOUND) /* too large for a file blob, or damaged: may be content */
+                note_part(del, &del->refs[i]);
             rf_error_clear(err);
             status = RF_OK;
         }
     }
     if (status || del->parts.count == 0)
         return status;
-    qsort(del->parts.refs, del->parts.count, sizeof *del->parts.refs, compare_refs);
+    qsort(del->parts.list, del->parts.count, sizeof *del->parts.list, compare_refs);
     for (size_t i = 0; i < del->parts.count; i++) {
-        if (i == 0 || !rf_blobref_equal(&del->parts.refs[i], &del->parts.refs[kept - 1]))
-            del->parts.refs[kept++] = del->parts.refs[i];
+        if (i == 0 || !rf_blobref_equal(&del->parts.list[i].ref, &del->parts.list[kept - 1].ref))
+            del->parts.list[kept++] = del->parts.list[i];
     }
     del->parts.count = kept;
-    del->parts.shared = calloc(kept, sizeof *del->parts.shared);
-    if (!del->parts.shared)
-        abort();
     status = rf_store_list(del->store, NULL, visit_other, del, err);
     if (del->err.status) {
         *err = del->err;
         status = err->status;
     }
     return status;
+}
+
+/* Told, with the name of the file. */
+static void tell_held(struct deletion *del, const struct candidate *held)
+{
+    enum rf_schema_kind kind = RF_SCHEMA_NONE;
+    char text[RF_BLOBREF_SIZE], holder[RF_BLOBREF_SIZE];
+    struct rf_file file = {0};
+    struct rf_arena arena;
+    struct rf_buf buf;
+
+    rf_arena_init(&arena, (size_t)64 << 20);
+    rf_buf_init(&buf, RF_BLOB_INLINE_MAX);
+    if (rf_store_get(del->store, &held->holder, &buf, NULL) == RF_OK)
+        (void)!rf_schema_parse(&kind, &file, &arena, rf_buf_bytes(&buf), NULL);
+    rf_blobref_format(&held->ref, text);
+    rf_blobref_format(&held->holder, holder);
+    del->errors++;
+    (void)rf_fail_with(del->cli, RF_EXIT_FAILED,
+                       "cannot delete %s: it is content of file '%.*s' (%s), which would be lost; "
+                       "delete that first, or --force",
+                       text, (int)file.name.size, (const char *)file.name.data, holder);
+    rf_buf_release(&buf);
+    rf_arena_release(&arena);
 }
 
 static void delete_one(struct deletion *del, const struct rf_blobref *ref, bool asked)
@@ -172,13 +221,23 @@ static int run(struct deletion *del)
     struct rf_cli *cli = del->cli;
     struct rf_error err = {0};
 
-    if (rf_args_flag(&cli->args, "content") && collect_content(del, &err))
+    if (!rf_args_flag(&cli->args, "force") && RF_SAFEGUARD("delete-held") &&
+        collect_content(del, &err))
         return rf_fail(cli, &err);
-    for (size_t i = 0; i < del->ref_count && !rf_stop_asked(); i++)
-        delete_one(del, &del->refs[i], true);
+    for (size_t i = 0; i < del->ref_count && !rf_stop_asked(); i++) {
+        const struct candidate *one = find_candidate(del, &del->refs[i]);
+
+        if (one && one->holder.algo)
+            tell_held(del, one);
+        else
+            delete_one(del, &del->refs[i], true);
+    }
     for (size_t i = 0; i < del->parts.count && !rf_stop_asked(); i++) {
-        if (!del->parts.shared[i])
-            delete_one(del, &del->parts.refs[i], false);
+        const struct candidate *one = &del->parts.list[i];
+
+        if (!one->holder.algo && !bsearch(&one->ref, del->refs, del->ref_count, sizeof one->ref,
+                                          compare_refs))
+            delete_one(del, &one->ref, false);
     }
     rf_summary_int(cli, "deleted", (int64_t)del->deleted);
     rf_summary_int(cli, "absent", (int64_t)del->absent);
@@ -196,6 +255,11 @@ int cmd_delete(struct rf_cli *cli)
     struct deletion del = {.cli = cli, .dry_run = rf_args_flag(&cli->args, "dry-run")};
     struct rf_error err = {0};
     int code;
+
+    if (rf_args_flag(&cli->args, "content") && rf_args_flag(&cli->args, "force"))
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "--content deletes what nothing else holds, --force does not look: "
+                            "one of them");
 
     del.refs = calloc((size_t)cli->args.word_count, sizeof *del.refs);
     if (!del.refs)
@@ -216,7 +280,6 @@ int cmd_delete(struct rf_cli *cli)
         code = run(&del);
     rf_store_close(del.store);
     free(del.refs);
-    free(del.parts.refs);
-    free(del.parts.shared);
+    free(del.parts.list);
     return code;
 }

@@ -1,6 +1,7 @@
 /*
  * cmd_store.c - refuge store verify, info and compact
  */
+#include "backup/schema.h"
 #include "cmd/cli.h"
 
 static void tell_problem(void *user, const char *line)
@@ -21,10 +22,69 @@ static void show_progress(void *user, uint64_t done, uint64_t total)
     rf_progress_show(user, &progress);
 }
 
+/* ---- files without their content ---- */
+
+struct holes {
+    struct rf_cli *cli;
+    struct rf_store *store;
+    uint64_t files;
+    struct rf_error err;
+};
+
+static void tell_hole(struct holes *holes, const struct rf_file *file,
+                      const struct rf_blobref *ref, const struct rf_blobref *part)
+{
+    char whole[RF_BLOBREF_SIZE], missing[RF_BLOBREF_SIZE];
+    struct rf_buf line;
+
+    rf_blobref_format(ref, whole);
+    rf_blobref_format(part, missing);
+    rf_buf_init(&line, 1 << 20);
+    rf_buf_printf(&line, "file '%.*s' (%s): its content %s is not in the store",
+                  (int)file->name.size, (const char *)file->name.data, whole, missing);
+    rf_buf_put_text(&line, "");
+    tell_problem(holes->cli, rf_buf_text(&line));
+    rf_buf_release(&line);
+    holes->files++;
+}
+
+/* A file blob whose content was deleted is sound as a blob, and of no use. */
+static enum rf_status look_for_hole(void *user, const struct rf_stat *stat)
+{
+    enum rf_schema_kind kind = RF_SCHEMA_NONE;
+    struct holes *holes = user;
+    struct rf_file file = {0};
+    struct rf_arena arena;
+    struct rf_stat part;
+    struct rf_buf buf;
+
+    if (rf_stop_asked())
+        return RF_CANCELLED;
+    if (stat->part || stat->size > RF_BLOB_INLINE_MAX)
+        return RF_OK;
+    rf_arena_init(&arena, (size_t)64 << 20);
+    rf_buf_init(&buf, RF_BLOB_INLINE_MAX);
+    if (rf_store_get(holes->store, &stat->ref, &buf, NULL) == RF_OK &&
+        rf_schema_is(rf_buf_bytes(&buf)) &&
+        rf_schema_parse(&kind, &file, &arena, rf_buf_bytes(&buf), NULL) == RF_OK &&
+        kind == RF_SCHEMA_FILE) {
+        for (size_t i = 0; i < file.part_count; i++) {
+            if (rf_store_stat(holes->store, &file.parts[i].ref, &part, NULL) != RF_NOT_FOUND)
+                continue;
+            tell_hole(holes, &file, &stat->ref, &file.parts[i].ref);
+            break;
+        }
+    }
+    rf_buf_release(&buf);
+    rf_arena_release(&arena);
+    return RF_OK;
+}
+
 int cmd_store_verify(struct rf_cli *cli)
 {
     bool repair = rf_args_flag(&cli->args, "repair");
     struct rf_verify_report report = {0};
+    struct holes holes = {.cli = cli};
     struct rf_error err = {0};
     struct rf_store *store;
     enum rf_status status;
@@ -35,8 +95,18 @@ int cmd_store_verify(struct rf_cli *cli)
     if (!store)
         return code;
     status = rf_store_verify(store, &report, tell_problem, show_progress, cli, &err);
+    holes.store = store;
+    if (status == RF_OK || status == RF_CORRUPT) {
+        enum rf_status listed = rf_store_list(store, NULL, look_for_hole, &holes, &holes.err);
+
+        if (status == RF_OK && listed != RF_OK && listed != RF_END) {
+            err = holes.err;
+            status = listed;
+        }
+    }
     rf_store_close(store);
     rf_progress_clear(cli);
+    rf_summary_int(cli, "files_without_content", (int64_t)holes.files);
     rf_summary_int(cli, "changes", (int64_t)report.changes);
     rf_summary_int(cli, "blobs", (int64_t)report.blobs);
     rf_summary_int(cli, "bytes", (int64_t)report.bytes);
@@ -58,8 +128,19 @@ int cmd_store_verify(struct rf_cli *cli)
     if (repair)
         rf_out_printf(cli, ", %s made again, %s removed", RF_COUNT(report.rebuilt, "lookup run"),
                       RF_COUNT(report.removed, "stray file"));
+    if (holes.files)
+        rf_out_printf(cli, ", %s without content", RF_COUNT(holes.files, "file"));
     rf_out_printf(cli, "\n");
-    return status ? rf_fail(cli, &err) : RF_EXIT_OK;
+    if (status == RF_CANCELLED && rf_stop_asked())
+        return RF_EXIT_STOPPED;
+    if (status)
+        return rf_fail(cli, &err);
+    if (holes.files)
+        return rf_fail_with(cli, RF_EXIT_FAILED,
+                            "%s lost content that was deleted: put %s again, or delete %s",
+                            RF_COUNT(holes.files, "file"), holes.files == 1 ? "it" : "them",
+                            holes.files == 1 ? "it" : "them");
+    return RF_EXIT_OK;
 }
 
 int cmd_store_info(struct rf_cli *cli)

@@ -67,7 +67,8 @@ const struct rf_command rf_commands[] = {
      .help = "delete blobs; indexes remove their rows when they run",
      .text = "Needs whole blobrefs; one that is not there is an error. Deleting a file blob leaves "
              "its content, which other files may share; --content deletes that too, unless another "
-             "file holds it.",
+             "file holds it. A blob that is content of a file is kept: that is found out by "
+             "reading every file blob of the store, and --force does without.",
      .examples = "refuge delete --content REF\tdelete a file and its bytes\n",
      .run = cmd_delete,
      .min = 1,
@@ -389,6 +390,9 @@ const struct rf_cli_option rf_cli_options[] = {
 
     {"delete", "content", 0, RF_CLI_FLAG, NULL, NULL,
      "also the content of a file that no other file holds"},
+
+    {"delete", "force", 0, RF_CLI_FLAG, NULL, NULL,
+     "without looking for files that hold it; their content is lost then"},
 
     {"store verify", "repair", 0, RF_CLI_FLAG, NULL, NULL, "mend what can be made again"},
 

@@ -52,6 +52,8 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/refuge-e2e.XXXXXX") || exit 1
 REFUGE_HOME=$tmp/home
 export REFUGE_HOME
 unset XDG_DATA_HOME XDG_RUNTIME_DIR REFUGE_WITHOUT
+# A control: without this safeguard the test must fail.
+[ -z "${REFUGE_TEST_WITHOUT:-}" ] || { REFUGE_WITHOUT=$REFUGE_TEST_WITHOUT && export REFUGE_WITHOUT; }
 out=$tmp/.out
 err=$tmp/.err
 : >"$out"

@@ -2,8 +2,9 @@
 """controls.py - each safeguard is needed: without it, its harness fails
 
 Reads the table of safeguards in tests/README.md. The third column names what must fail when the
-safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, `memory`, or the
-test programs of the preset `controls`. A control that passes means that the promise is not tested.
+safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, `memory`, the
+test programs of the preset `controls`, or an end-to-end test. A control that passes means that the promise
+is not tested.
 """
 import collections
 import os
@@ -28,7 +29,7 @@ def table():
         rows = re.findall(r"^\| `([a-z0-9-]+)` \|[^|]*\| ([^|]*) \|$", file.read(), re.M)
     found = []
     for name, cell in rows:
-        for harness, detail in re.findall(r"`([a-z0-9_]+)`(?: \(([^)]*)\))?", cell):
+        for harness, detail in re.findall(r"`([a-z0-9_-]+)`(?: \(([^)]*)\))?", cell):
             found.append(Control(name, harness, detail))
     return found
 
@@ -70,6 +71,17 @@ def try_program(build, control, sound):
                                        "%d failures" % failed if code else "nothing"))
 
 
+def try_script(build, control):
+    """An end-to-end test of the built program; with the safeguard it runs elsewhere."""
+    path = os.path.join(faultlib.TOP, "tests", "e2e", control.harness + ".sh")
+    env = dict(os.environ, REFUGE=os.path.join(build, "bin", "refuge"),
+               REFUGE_TEST_WITHOUT=control.name)
+    done = subprocess.run(["sh", path], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False)
+    failed = len(re.findall(r"^not ok ", done.stdout, re.M))
+    tap.ok(failed > 0, "without %s %s finds %d failures" % (control.name, control.harness, failed))
+
+
 def try_harness(build, control, make, seed, most):
     """Points until violations are found."""
     harness = make(build, control.name)
@@ -102,6 +114,8 @@ def main():
             try_harness(options.build, control, crash_index.Index, options.seed, options.points)
         elif control.harness == "memory":
             memory.try_control(options.build, control.name)
+        elif re.match(r"t\d{4}-", control.harness):
+            try_script(options.build, control)
         else:
             try_program(options.build, control, sound)
     tap.ok(count > 0, "there are controls")
