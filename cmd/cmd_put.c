@@ -586,6 +586,8 @@ static void summarise(struct put *put)
     if (put->fatal)
         rf_say(cli, "stopped there: what follows was not tried; put the same again when that is "
                     "mended");
+    if (rf_stop_asked())
+        rf_say(cli, "stopped: what follows was not tried");
     if (skipped)
         rf_say(cli, "skipped %s: of a folder only regular files are stored", rf_buf_text(&kinds));
     rf_buf_release(&kinds);

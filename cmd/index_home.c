@@ -304,8 +304,11 @@ struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_hom
     if (status == RF_OK)
         return sink;
     *code = rf_fail(cli, &err);
-    if (status == RF_LOCKED && write)
+    if (status == RF_LOCKED && write) {
         rf_say_wait(cli, wait_s);
+        rf_say(cli, "one that follows never ends: 'refuge index pause%s' has it let go, 'refuge "
+                    "index resume%s' go on", index->argument, index->argument);
+    }
     return NULL;
 }
 
