@@ -447,17 +447,24 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
     return status;
 }
 
-/* (Re)open the pipelines of the lanes as they are now. */
+static void close_pipelines(struct rf_index *index)
+{
+    rf_pipeline_close(index->live);
+    rf_pipeline_close(index->beside);
+    index->live = index->beside = NULL;
+}
+
+/* (Re)open the pipelines of the lanes as they are now: all of them, or none. */
 static enum rf_status open_pipelines(struct rf_index *index, struct rf_error *err)
 {
     enum rf_status status;
 
-    rf_pipeline_close(index->live);
-    rf_pipeline_close(index->beside);
-    index->live = index->beside = NULL;
+    close_pipelines(index);
     status = open_pipeline(index, live_lane(index), &index->live, err);
     if (status == RF_OK && lane_beside(index))
         status = open_pipeline(index, lane_beside(index), &index->beside, err);
+    if (status != RF_OK)
+        close_pipelines(index);
     return status;
 }
 
@@ -666,8 +673,7 @@ void rf_index_close(struct rf_index *index)
 {
     if (!index)
         return;
-    rf_pipeline_close(index->live);
-    rf_pipeline_close(index->beside);
+    close_pipelines(index);
     rf_brake_free(index->brake);
     rf_pool_close(index->pool);
     rf_sink_close(index->sink);
@@ -696,22 +702,27 @@ static enum rf_status note_total(struct rf_index *index, struct rf_error *err)
     return status;
 }
 
+static enum rf_status reopen_lanes(struct rf_index *index, struct rf_error *err)
+{
+    enum rf_status status = read_lanes(index, err);
+
+    if (status == RF_OK)
+        status = open_pipelines(index, err);
+    if (status == RF_OK && !index->beside)
+        index->removed_count = 0;
+    return status;
+}
+
+/* When the sink is lost meanwhile, whether it was done shows in the lanes at the next try. */
 static enum rf_status swap_lane(struct rf_index *index, struct rf_error *err)
 {
     uint32_t lane = lane_beside(index)->id;
     enum rf_status status;
 
     /* The pipelines hold statements and positions of lanes that are about to change. */
-    rf_pipeline_close(index->live);
-    rf_pipeline_close(index->beside);
-    index->live = index->beside = NULL;
+    close_pipelines(index);
     status = rf_sink_lane_swap(index->sink, lane, index->removed, index->removed_count, err);
-    index->removed_count = 0;
-    if (status == RF_OK)
-        status = read_lanes(index, err);
-    if (status == RF_OK)
-        status = open_pipelines(index, err);
-    return status;
+    return status == RF_OK ? reopen_lanes(index, err) : status;
 }
 
 /* Live lane to the queue's end, then the lane beside it up to the same change, then the swap. */
@@ -719,6 +730,8 @@ static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct
 {
     enum rf_status status = note_total(index, err);
 
+    if (status == RF_OK && !index->live)
+        status = reopen_lanes(index, err);
     if (status == RF_OK)
         status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
     if (status == RF_OK)

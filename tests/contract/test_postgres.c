@@ -264,6 +264,169 @@ static void a_lost_session_is_made_again(void **state)
     fixture_release(&f);
 }
 
+/* ---- a wire that is cut (tests/services/wire.py) ---- */
+
+struct wire {
+    FILE *process;
+    char folder[32], socket[64];
+};
+
+/* Whether the server is one that has a socket; then url leads through the wire to the same. */
+static bool lay_wire(struct wire *wire, struct fixture *f, char url[256])
+{
+    const char *server = getenv("REFUGE_TEST_POSTGRESQL"), *at = strstr(server, "%2F");
+    char target[200] = "", port[8] = "5432", line[500];
+    size_t size = 0;
+
+    if (!at)
+        return false;
+    while (*at && *at != ':' && *at != '/' && size < sizeof target - 1) {
+        bool slash = strncmp(at, "%2F", 3) == 0;
+        target[size++] = slash ? '/' : *at;
+        at += slash ? 3 : 1;
+    }
+    if (*at == ':')
+        snprintf(port, sizeof port, "%.*s", (int)strspn(at + 1, "0123456789"), at + 1);
+    snprintf(wire->folder, sizeof wire->folder, "/tmp/rf-wire-XXXXXX");
+    assert_non_null(mkdtemp(wire->folder));
+    snprintf(wire->socket, sizeof wire->socket, "%s/.s.PGSQL.5432", wire->folder);
+    snprintf(line, sizeof line,
+             "exec python3 " RF_SOURCE_DIR "/tests/services/wire.py %s %s/.s.PGSQL.%s >/dev/null",
+             wire->folder, target, port);
+    wire->process = popen(line, "w");
+    assert_non_null(wire->process);
+    for (int i = 0; access(wire->socket, F_OK) != 0 && i < 1000; i++)
+        usleep(10000);
+    snprintf(url, 256, "postgresql://postgres@%%2Ftmp%%2F%s/postgres%s", wire->folder + 5,
+             strchr(f->url, '#'));
+    return true;
+}
+
+static void take_up(struct wire *wire)
+{
+    char path[64];
+
+    pclose(wire->process);
+    snprintf(path, sizeof path, "%s/cut", wire->folder);
+    unlink(path);
+    unlink(wire->socket);
+    assert_int_equal(rmdir(wire->folder), 0);
+}
+
+static void cut_at(const struct wire *wire, const char *order)
+{
+    char path[64], made[64];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/cut", wire->folder);
+    snprintf(made, sizeof made, "%s/cut.new", wire->folder);
+    file = fopen(made, "w");
+    assert_non_null(file);
+    assert_true(fputs(order, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(rename(made, path), 0);
+}
+
+static enum rf_status begin_in_time(struct rf_sink *sink, uint32_t lane, const char *from,
+                                    struct rf_error *why)
+{
+    enum rf_status status = RF_UNAVAILABLE;
+
+    for (int i = 0; status == RF_UNAVAILABLE && i < 400; i++) {
+        rf_error_clear(why);
+        status = rf_sink_begin(sink, lane, from, why);
+        if (status == RF_UNAVAILABLE)
+            usleep(50000);
+    }
+    return status;
+}
+
+/* COMMIT is lost, before or after the server did it, and the server is reached at once or not: what
+ * the sink says is true, and the same batch written again stores each row once. */
+static void the_answer_to_a_commit_may_be_lost(void **state)
+{
+    static const struct {
+        const char *order, *rows; /* rows: right after it */
+        enum rf_status says;
+    } cases[] = {
+        {"answer COMMIT 0", "1", RF_OK},
+        {"request COMMIT 0", "0", RF_UNAVAILABLE},
+        {"answer COMMIT 0.5", "1", RF_TIMEOUT},
+        {"request COMMIT 0.5", "0", RF_TIMEOUT},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rf_error why = {0};
+        struct wire wire;
+        struct fixture f;
+        char url[256];
+        uint32_t lane;
+
+        fixture_init(&f);
+        lane = begin_one(&f, notes_v1);
+        rf_sink_close(f.sink);
+        if (!lay_wire(&wire, &f, url)) {
+            f.sink = open_sink(f.url, false);
+            fixture_release(&f);
+            skip();
+        }
+        f.sink = open_sink(url, false);
+        CHECK(rf_sink_begin(f.sink, lane, "", &err));
+        put_note_of(f.sink, &f.arena, "a", 1, "once", "k");
+        cut_at(&wire, cases[i].order);
+        assert_int_equal(rf_sink_commit(f.sink, "1", &why), cases[i].says);
+        assert_string_equal(ask(&f, "SELECT count(*) FROM note"), cases[i].rows);
+        if (cases[i].says != RF_OK) {
+            assert_int_equal(begin_in_time(f.sink, lane, "", &why), RF_OK);
+            put_note_of(f.sink, &f.arena, "a", 1, "once", "k");
+            put_note_of(f.sink, &f.arena, "b", 2, "more", "k");
+            CHECK(rf_sink_commit(f.sink, "2", &err));
+        } else {
+            CHECK(rf_sink_begin(f.sink, lane, "1", &err));
+            put_note_of(f.sink, &f.arena, "b", 2, "more", "k");
+            CHECK(rf_sink_commit(f.sink, "2", &err));
+        }
+        assert_string_equal(ask(&f, "SELECT title FROM note ORDER BY title"), "more\nonce");
+        assert_string_equal(ask(&f, "SELECT position FROM refuge_lanes"), "2");
+        rf_sink_close(f.sink);
+        take_up(&wire);
+        f.sink = open_sink(f.url, false);
+        fixture_release(&f);
+    }
+}
+
+/* What is not known is not believed to be ours when another writer has come since. */
+static void a_lost_commit_is_not_taken_for_anothers(void **state)
+{
+    struct rf_error why = {0};
+    struct wire wire;
+    struct fixture f;
+    char url[256];
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1);
+    rf_sink_close(f.sink);
+    if (!lay_wire(&wire, &f, url)) {
+        f.sink = open_sink(f.url, false);
+        fixture_release(&f);
+        skip();
+    }
+    f.sink = open_sink(url, false);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    cut_at(&wire, "answer COMMIT 0.5");
+    assert_int_equal(rf_sink_commit(f.sink, "1", &why), RF_TIMEOUT);
+    other_does(&f, "UPDATE refuge_lanes SET writer = 'another'");
+    assert_int_equal(begin_in_time(f.sink, lane, "", &why), RF_DENIED);
+    assert_non_null(strstr(why.message, "another writer"));
+    rf_sink_close(f.sink);
+    take_up(&wire);
+    f.sink = open_sink(f.url, false);
+    fixture_release(&f);
+}
+
 /* ---- a server of its own ---- */
 
 static void service(const char *command, const char *folder, char *out, size_t size)
@@ -341,6 +504,8 @@ int main(void)
         cmocka_unit_test(no_text_is_too_long_to_be_searched),
         cmocka_unit_test(what_others_changed_is_named),
         cmocka_unit_test(a_lost_session_is_made_again),
+        cmocka_unit_test(the_answer_to_a_commit_may_be_lost),
+        cmocka_unit_test(a_lost_commit_is_not_taken_for_anothers),
         cmocka_unit_test(a_server_may_be_killed_in_a_batch),
     };
     const struct CMUnitTest without[] = {cmocka_unit_test(needs_a_server)};
