@@ -401,26 +401,43 @@ def shown(value):
     return text if len(text) < 300 else text[:300] + "..."
 
 
+def records_of(database):
+    return rows_of(database, "SELECT b.item, r.key, r.value, r.kind, r.number FROM record r "
+                             "JOIN blobs b ON b.id = r.blob ORDER BY b.item, r.n")
+
+
+def compare_records(database, expected):
+    """What the mapper `record` left in any kind of database, beside what these items should give."""
+    problems = list(differences(
+        "rows", records_of(database),
+        {key: [clean(row) for row in rows] for key, rows in expected.rows.items()}))
+    problems += differences(
+        "parts",
+        without_pieces(rows_of(database, "SELECT parent, part FROM refuge_edges WHERE "
+                                         "mapper = 'record' ORDER BY parent, n")),
+        expected.edges)
+    problems += differences(
+        "dead letters",
+        {row[0]: 1 for row in database.execute(
+            "SELECT item FROM refuge_errors WHERE mapper = 'record'")},
+        {key: 1 for key in expected.dead})
+    return problems
+
+
+def lost_and_doubled(database, expected):
+    """How many rows of table `record` are missing, and how many are there too often or too many."""
+    got = collections.Counter((key,) + row for key, rows in records_of(database).items()
+                              for row in rows)
+    want = collections.Counter((key,) + clean(row) for key, rows in expected.rows.items()
+                               for row in rows)
+    return sum((want - got).values()), sum((got - want).values())
+
+
 def compare(path, items):
     """Differences between the index file and what these items should give."""
-    expected = Expected(items)
     database = sqlite3.connect("file:%s?mode=ro" % path, uri=True)
     try:
-        problems = list(differences(
-            "rows",
-            rows_of(database, "SELECT b.item, r.key, r.value, r.kind, r.number FROM record r "
-                              "JOIN blobs b ON b.id = r.blob ORDER BY b.item, r.n"),
-            {key: [clean(row) for row in rows] for key, rows in expected.rows.items()}))
-        problems += differences(
-            "parts",
-            without_pieces(rows_of(database, "SELECT parent, part FROM refuge_edges WHERE "
-                                             "mapper = 'record' ORDER BY parent, n")),
-            expected.edges)
-        problems += differences(
-            "dead letters",
-            {row[0]: 1 for row in database.execute(
-                "SELECT item FROM refuge_errors WHERE mapper = 'record'")},
-            {key: 1 for key in expected.dead})
+        problems = compare_records(database, Expected(items))
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_schema")}
         if "countries" in tables:
             problems += compare_countries(database, items)

@@ -222,12 +222,14 @@ def fault_jobs(options):
     seed = ["--seed", str(options.seed)]
 
     def job(name, preset, *more):
-        path = os.path.join(TOP, "tests", "fault", name + ".py")
+        path = os.path.join(TOP, "tests", "fault", name.partition("@")[0] + ".py")
         return Job("fault/" + name, ["python3", path, "--build", os.path.join(TOP, "build", preset)]
                    + seed + amount + list(more), preset, timeout=14400 if options.all else 1200)
 
     return [job("crash_store", "release"), job("crash_index", "release"),
             job("histories", "release"), job("memory", "release"),
+            job("crash_sink@postgresql", "release", "--sink", "postgresql"),
+            job("histories@postgresql", "release", "--sink", "postgresql", "--count", "20"),
             job("controls", "controls")]
 
 

@@ -102,18 +102,21 @@ def material(base):
     return folder
 
 
-def workload(bench):
+def workload(bench, name="main", *create):
+    """The steps for the index of this name; create: the arguments that make it, where it is not the
+    one that a home has by itself."""
     folder = material(bench.base)
 
     def put(name, *files):
         return Step(name, "put", *[os.path.join(folder, file) for file in files], want=(0,))
 
-    def run(name, *more):
-        return Step(name, "index", *(more or ("run",)), breakable=True)
+    def run(what, *more):
+        return Step(what, "index", *(more or ("run",)), name, breakable=True)
 
     mapper_path = os.path.join(bench.home, "mappers", "history.lua")
     return [
         Step("init", "init"),
+        *([Step("create", *create)] if create else []),
         put("first", "one.json", "array.json", "lines.jsonl", "table.csv", "broken.json"),
         run("fill"),
         put("second", "more.json", "late.csv"),
@@ -124,7 +127,7 @@ def workload(bench):
         put("third", "big.json"),
         Write("mapper-2", mapper_path, mapper(2)),
         run("changed-mapper"),
-        Step("retry", "index", "retry", "--all", breakable=True),
+        Step("retry", "index", "retry", "--all", name, breakable=True),
         run("retried"),
         run("rebuild", "rebuild"),
     ]

@@ -7,6 +7,9 @@
  * process, fails the call or shortens the write. It can also journal every operation with its
  * bytes, so that replay.py can build what a power cut would have left.
  *
+ * Where rows go to a server, what is sent to it is an operation, too; and the wall clock can be
+ * made to jump.
+ *
  *   REFUGE_FAULT_DIR      absolute folder to watch, as the program will name it
  *   REFUGE_FAULT_STATE    file of struct state (made by the harness, zeroed); required
  *   REFUGE_FAULT          KIND:K, or nothing to count only. KIND is one of
@@ -14,7 +17,10 @@
  *                           eio enospc                        that call fails, once
  *                           eio-ever enospc-ever              and every later one of its sort
  *                           short                             the K-th write writes half
+ *                           stop                              SIGSTOP before the K-th
  *   REFUGE_FAULT_JOURNAL  file to append the journal to
+ *   REFUGE_FAULT_SOCKETS  set: number sends to servers, too (the first three kinds and stop)
+ *   REFUGE_FAULT_CLOCK    seconds: each look at the wall clock is off by up to so much, either way
  *
  * Operations run one at a time under one lock, so the journal's order is the order of effects. A
  * process that never opens a file under the folder (a jailed mapper) makes no system call because
@@ -22,6 +28,7 @@
  * replay.py knows which files those are. Calls that stdio makes inside libc are invisible too; the
  * harness detects them, because then the journal does not reproduce the folder.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -37,10 +44,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Kinds of operation; the order is that of OPS in replay.py. */
@@ -57,6 +67,7 @@ enum op {
     OP_RMDIR,
     OP_LINK,
     OP_CLONE,
+    OP_SEND,
     OP_COUNT
 };
 
@@ -86,7 +97,15 @@ struct record {
 #define RECORD_MAGIC 0x544c4146u
 #define FD_MAX 65536
 
-enum kind { KIND_NONE, KIND_KILL_BEFORE, KIND_KILL_AFTER, KIND_KILL_MID, KIND_ERROR, KIND_SHORT };
+enum kind {
+    KIND_NONE,
+    KIND_KILL_BEFORE,
+    KIND_KILL_AFTER,
+    KIND_KILL_MID,
+    KIND_ERROR,
+    KIND_SHORT,
+    KIND_STOP
+};
 
 static char dir[PATH_MAX];
 static size_t dir_size;
@@ -97,6 +116,9 @@ static int fault_errno;
 static bool ever;
 static uint64_t fault_at;
 static atomic_bool tracked[FD_MAX]; /* descriptors that were opened under the folder */
+static atomic_bool remote[FD_MAX];  /* sockets that were connected to a server */
+static bool count_sends;
+static int64_t clock_span; /* seconds; 0: the clock is right */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void die(const char *what)
@@ -125,6 +147,7 @@ static void parse_fault(const char *text)
         { "eio-ever", KIND_ERROR, EIO, true },
         { "enospc-ever", KIND_ERROR, ENOSPC, true },
         { "short", KIND_SHORT, 0, false },
+        { "stop", KIND_STOP, 0, false },
     };
     size_t name = strcspn(text, ":");
 
@@ -141,11 +164,13 @@ static void parse_fault(const char *text)
 }
 
 static void attach(void);
+static void start_clock(void);
 
 __attribute__((constructor)) static void start(void)
 {
     const char *folder = getenv("REFUGE_FAULT_DIR"), *fault = getenv("REFUGE_FAULT");
 
+    start_clock();
     if (!folder || folder[0] != '/' || strlen(folder) >= sizeof dir)
         return;
     dir_size = strlen(folder);
@@ -153,6 +178,7 @@ __attribute__((constructor)) static void start(void)
     while (dir_size > 1 && dir[dir_size - 1] == '/')
         dir[--dir_size] = '\0';
     journal_path = getenv("REFUGE_FAULT_JOURNAL");
+    count_sends = getenv("REFUGE_FAULT_SOCKETS") != NULL;
     if (fault && fault[0])
         parse_fault(fault);
 }
@@ -279,6 +305,8 @@ static void kill_self(void)
 /* A full disk refuses what needs room; a broken disk refuses everything. */
 static bool is_struck_after(enum op op)
 {
+    if (op == OP_SEND)
+        return false;
     if (fault_errno == ENOSPC)
         return op == OP_WRITE || op == OP_CREATE || op == OP_FALLOCATE || op == OP_MKDIR ||
                op == OP_CLONE || op == OP_LINK;
@@ -304,6 +332,8 @@ static struct step enter(enum op op, const char *path)
     }
     if (step.broken && kind == KIND_KILL_BEFORE)
         kill_self();
+    if (step.broken && kind == KIND_STOP)
+        kill(getpid(), SIGSTOP);
     return step;
 }
 
@@ -450,9 +480,55 @@ static ssize_t writev_any(int fd, const struct iovec *vector, int count, off_t o
     return put;
 }
 
+/* ---- sends ---- */
+
+/* Only what was connected to a server that has a name: not the pairs that lead to mappers. */
+int connect(int fd, const struct sockaddr *address, socklen_t size)
+{
+    int result = (int)syscall(SYS_connect, fd, address, size);
+
+    if (count_sends && fd >= 0 && fd < FD_MAX)
+        atomic_store(&remote[fd], address->sa_family == AF_UNIX || address->sa_family == AF_INET ||
+                                      address->sa_family == AF_INET6);
+    return result;
+}
+
+static bool is_remote(int fd)
+{
+    struct sockaddr_storage peer = { 0 };
+    socklen_t size = sizeof peer;
+
+    if (fd < 0 || fd >= FD_MAX || !atomic_load(&remote[fd]) ||
+        syscall(SYS_getpeername, fd, &peer, &size) != 0)
+        return false;
+    return peer.ss_family != AF_UNIX || size > sizeof(sa_family_t);
+}
+
+static ssize_t send_flat(int fd, const void *data, size_t size, int flags)
+{
+    return syscall(SYS_sendto, fd, data, size, flags, NULL, 0);
+}
+
+static ssize_t send_remote(int fd, const void *data, size_t size, int flags)
+{
+    struct step step = enter(OP_SEND, "");
+    struct effect effect = { .op = OP_SEND, .path = "" };
+    size_t part = step.broken && kind == KIND_KILL_MID && size > 1 ? size / 2 : size;
+    ssize_t put = send_flat(fd, data, part, flags);
+
+    leave(&step, &effect, true);
+    return put;
+}
+
+ssize_t send(int fd, const void *data, size_t size, int flags)
+{
+    return is_remote(fd) ? send_remote(fd, data, size, flags) : send_flat(fd, data, size, flags);
+}
+
 ssize_t write(int fd, const void *data, size_t size)
 {
-    return write_any(fd, data, size, AT_POSITION);
+    return is_remote(fd) ? send_remote(fd, data, size, 0)
+                         : write_any(fd, data, size, AT_POSITION);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
@@ -999,5 +1075,39 @@ int ioctl(int fd, unsigned long request, ...)
         size = range->src_length ? range->src_length : (uint64_t)st.st_size - offset;
     }
     journal_copied(&step, &effect, fd, offset, (size_t)size, result == 0);
+    return result;
+}
+
+/* ---- the wall clock ---- */
+
+static int (*real_clock)(clockid_t clock, struct timespec *out);
+
+/* Looked up before a jail closes: the one of libc makes no system call. Only the program itself
+ * jumps; mappers see no clock. */
+static void start_clock(void)
+{
+    const char *span = getenv("REFUGE_FAULT_CLOCK");
+
+    *(void **)&real_clock = dlsym(RTLD_NEXT, "clock_gettime");
+    if (span && strcmp(program_invocation_short_name, "refuge") == 0)
+        clock_span = strtoll(span, NULL, 10);
+}
+
+/* Each look is somewhere else, a step of an ordered walk that visits all of the span. */
+static int64_t jump(void)
+{
+    static _Atomic uint64_t looks;
+    uint64_t look = atomic_fetch_add(&looks, 1) + 1;
+
+    return (int64_t)(look * 2654435761u % (2 * (uint64_t)clock_span + 1)) - clock_span;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *out)
+{
+    int result = real_clock ? real_clock(clock, out)
+                            : (int)syscall(SYS_clock_gettime, clock, out);
+
+    if (result == 0 && clock_span && clock == CLOCK_REALTIME)
+        out->tv_sec += jump();
     return result;
 }

@@ -68,6 +68,7 @@ class Bench:
         for path in (self.refuge, self.preload):
             if not os.path.exists(path):
                 raise SystemExit("no %s: cmake --build --preset %s" % (path, os.path.basename(build)))
+        self.more = {}  # of the environment of every program that may be broken
         self.reset_count(0)
 
     def close(self):
@@ -114,6 +115,7 @@ class Bench:
                 env["REFUGE_FAULT"] = fault
             if journal:
                 env["REFUGE_FAULT_JOURNAL"] = self.journal
+            env.update(self.more)
         return env
 
     def run(self, *arguments, stdin=b"", home=None, faulty=False, fault=None, journal=False,
@@ -277,7 +279,7 @@ def draw(points, amount, rng):
     return sorted(chosen)
 
 
-def options(description, points):
+def options(description, points, sink=None):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--build", default=os.path.join(TOP, "build", "release"))
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
@@ -287,6 +289,8 @@ def options(description, points):
                         help="remove a safeguard (preset controls): the harness must then fail")
     parser.add_argument("--kinds", help="only these kinds of fault, separated by commas")
     parser.add_argument("--point", metavar="STEP:NUMBER:KIND:VARIANT", help="only this one point")
+    if sink:
+        parser.add_argument("--sink", choices=sink, default=sink[0], help="which kind of server")
     chosen = parser.parse_args()
     chosen.build = os.path.abspath(chosen.build)
     return chosen

@@ -9,7 +9,10 @@
  * no difference to a rebuild.
  *
  *   histories --seed S --first I --count N --folder F --mapper PROGRAM --lua history.lua [--keep]
+ *             [--server URL]
  *
+ * The index is a file, or a schema of its own in the server of this URL (without '#SCHEMA'), whose
+ * sends are operations, too.
  * Run by histories.py, which sets up fault.c. A history that fails prints its number: the same seed
  * with --first that number --count 1 --keep repeats it and leaves its folder.
  */
@@ -64,7 +67,7 @@ struct totals {
     uint64_t histories, acts, crashes, failed;
 };
 
-static const char *mapper_program, *lua_path, *base_folder;
+static const char *mapper_program, *lua_path, *base_folder, *server_url;
 static void (*arm)(const char *fault);
 
 /* ---- numbers from the seed ---- */
@@ -176,6 +179,7 @@ static struct rf_index_options index_options(struct history *history, const char
         .workers = 1,
         .lock_timeout_ms = 5000,
         .batch_items = 3, /* several transactions in a short life */
+        .scratch_dir = history->folder,
         .hooks = { .warn = warn },
     };
 }
@@ -279,7 +283,7 @@ static bool do_act(struct history *history, const struct act *act, struct totals
         snprintf(fault, sizeof fault, "%s:%u",
                  draw_below(history, 2) ? "kill-before" : draw_below(history, 2) ? "kill-mid"
                                                                                : "kill-after",
-                 1 + draw_below(history, act->kind >= ACT_RUN ? 120 : 25));
+                 1 + draw_below(history, act->kind < ACT_RUN ? 25 : server_url ? 400 : 120));
     snprintf(history->act, sizeof history->act, "%s with mapper version %u %s", names[act->kind],
              history->version, fault);
     totals->acts++;
@@ -342,30 +346,60 @@ static uint64_t count(sqlite3 *database, const char *sql)
     return value;
 }
 
+static const char *const questions[] = {
+    "SELECT count(*) FROM history", "SELECT count(*) FROM refuge_errors",
+    "SELECT count(*) FROM refuge_parks", "SELECT count(*) FROM refuge_edges"};
+enum { QUESTIONS = sizeof questions / sizeof *questions };
+
+static bool count_in_file(struct history *history, uint64_t *counts)
+{
+    sqlite3 *database = NULL;
+    bool opened = sqlite3_open_v2(history->sink_url + strlen("sqlite:"), &database,
+                                  SQLITE_OPEN_READONLY, NULL) == SQLITE_OK;
+
+    for (int i = 0; opened && i < QUESTIONS; i++)
+        counts[i] = count(database, questions[i]);
+    sqlite3_close(database);
+    return opened;
+}
+
+static enum rf_status take_count(void *user, uint64_t index, size_t columns,
+                                 const char *const *names, const struct rf_cell *cells)
+{
+    uint64_t *out = user;
+
+    (void)index;
+    (void)columns;
+    (void)names;
+    *out = (uint64_t)cells[0].integer;
+    return RF_OK;
+}
+
+static bool count_in_server(struct history *history, uint64_t *counts)
+{
+    for (int i = 0; i < QUESTIONS; i++)
+        if (rf_query_sql(history->sink_url, questions[i], NULL, take_count, &counts[i], NULL, NULL))
+            return false;
+    return true;
+}
+
 static bool is_expected(struct history *history)
 {
-    struct expected want, got;
-    sqlite3 *database = NULL;
+    struct expected want;
+    uint64_t got[QUESTIONS] = { 0 };
 
     expect(history, &want);
-    if (sqlite3_open_v2(history->sink_url + strlen("sqlite:"), &database, SQLITE_OPEN_READONLY,
-                        NULL) != SQLITE_OK) {
+    if (!(server_url ? count_in_server : count_in_file)(history, got)) {
         snprintf(history->why, sizeof history->why, "cannot open the index");
-        sqlite3_close(database);
         return false;
     }
-    got.rows = count(database, "SELECT count(*) FROM history");
-    got.letters = count(database, "SELECT count(*) FROM refuge_errors");
-    got.parks = count(database, "SELECT count(*) FROM refuge_parks");
-    got.parts = count(database, "SELECT count(*) FROM refuge_edges");
-    sqlite3_close(database);
-    if (memcmp(&want, &got, sizeof got) == 0)
+    if (want.rows == got[0] && want.letters == got[1] && want.parks == got[2] &&
+        want.parts == got[3])
         return true;
     snprintf(history->why, sizeof history->why,
              "%" PRIu64 " rows, %" PRIu64 " dead letters, %" PRIu64 " parks, %" PRIu64
              " edges; want %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64,
-             got.rows, got.letters, got.parks, got.parts, want.rows, want.letters, want.parks,
-             want.parts);
+             got[0], got[1], got[2], got[3], want.rows, want.letters, want.parks, want.parts);
     return false;
 }
 
@@ -422,7 +456,11 @@ static void make_home(struct history *history)
     snprintf(history->folder, sizeof history->folder, "%s/home%" PRIu64, base_folder,
              history->number);
     snprintf(history->store_url, sizeof history->store_url, "disk:%s/store", history->folder);
-    snprintf(history->sink_url, sizeof history->sink_url, "sqlite:%s/main.db", history->folder);
+    if (server_url)
+        snprintf(history->sink_url, sizeof history->sink_url, "%s#history_%d_%" PRIu64, server_url,
+                 (int)getpid(), history->number);
+    else
+        snprintf(history->sink_url, sizeof history->sink_url, "sqlite:%s/main.db", history->folder);
     remove_folder(history->folder);
     if (mkdir(history->folder, 0700) != 0) {
         perror(history->folder);
@@ -435,6 +473,15 @@ static void make_home(struct history *history)
         _exit(0);
     }
     (void)wait(NULL);
+}
+
+static void remove_home(struct history *history)
+{
+    struct rf_error err = { 0 };
+
+    remove_folder(history->folder);
+    if (server_url && rf_sink_erase(history->sink_url, &err))
+        fprintf(stderr, "%s\n", err.message);
 }
 
 static bool live(struct history *history, struct totals *totals)
@@ -510,6 +557,8 @@ int main(int argc, char **argv)
             mapper_program = value;
         else if (strcmp(argv[i], "--lua") == 0)
             lua_path = value;
+        else if (strcmp(argv[i], "--server") == 0)
+            server_url = value;
         else {
             fprintf(stderr, "histories: unknown option '%s'\n", argv[i]);
             return 2;
@@ -533,9 +582,9 @@ int main(int argc, char **argv)
         if (!good)
             printf("failed %" PRIu64 ": %s (last: %s)\n", number, history.why, history.act);
         if (!keep)
-            remove_folder(history.folder);
+            remove_home(&history);
         else
-            printf("kept %s\n", history.folder);
+            printf("kept %s, %s\n", history.folder, history.sink_url);
         fflush(stdout);
     }
     printf("done %" PRIu64 " histories %" PRIu64 " acts %" PRIu64 " crashes %" PRIu64 " failed\n",

@@ -17,7 +17,7 @@ import os
 import struct
 
 OPS = ("", "create", "write", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "fallocate",
-       "mkdir", "rmdir", "link", "clone")
+       "mkdir", "rmdir", "link", "clone", "send")
 MAGIC = 0x544C4146
 RECORD = struct.Struct("<IIQQQQiIII")
 SECTOR = 512
