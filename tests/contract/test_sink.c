@@ -1422,10 +1422,15 @@ int main(void)
     const struct CMUnitTest postgres[] = {EVERY_SINK};
     const struct CMUnitTest without[] = {cmocka_unit_test(needs_a_server)};
     const char *server = getenv("REFUGE_TEST_POSTGRESQL");
-    int failed = cmocka_run_group_tests_name("sink sqlite", sqlite, NULL, NULL);
+    const char *only = getenv("REFUGE_TEST_SINK"); /* one kind: controls are tried on each alone */
+    int failed = 0;
 
+    if (!only || strcmp(only, "sqlite") == 0)
+        failed += cmocka_run_group_tests_name("sink sqlite", sqlite, NULL, NULL);
     fixture_kind = "postgresql";
-    if (server && server[0])
-        return failed + cmocka_run_group_tests_name("sink postgresql", postgres, NULL, NULL);
-    return failed + cmocka_run_group_tests_name("sink postgresql", without, NULL, NULL);
+    if (server && server[0] && (!only || strcmp(only, fixture_kind) == 0))
+        failed += cmocka_run_group_tests_name("sink postgresql", postgres, NULL, NULL);
+    else if (!only)
+        failed += cmocka_run_group_tests_name("sink postgresql", without, NULL, NULL);
+    return failed;
 }

@@ -4,7 +4,8 @@
 Reads the table of safeguards in tests/README.md. The third column names what must fail when the
 safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, `memory`, the
 test programs of the preset `controls`, or an end-to-end test. A control that passes means that the promise
-is not tested.
+is not tested. `test_sink` is run for each kind of sink alone, since each has safeguards of its own by these
+names.
 """
 import collections
 import os
@@ -20,7 +21,8 @@ import memory
 from faultlib import tap
 
 Control = collections.namedtuple("Control", "name harness detail")
-HANG = 60  # seconds; a test that hangs without its safeguard has failed, too
+SINKS = {"sqlite": None, "postgresql": "REFUGE_TEST_POSTGRESQL"}  # and what says where a server is
+HANG = 180  # seconds; a test that hangs without its safeguard has failed, too
 
 
 def table():
@@ -34,13 +36,21 @@ def table():
     return found
 
 
-def run_program(build, program, without):
+def kinds_of(program):
+    """The kinds of sink that this program is run for."""
+    return [kind for kind, where in SINKS.items() if not where or os.environ.get(where)] \
+        if program == "test_sink" else [None]
+
+
+def run_program(build, program, without, kind):
     """Exit status of a test program; None when it hangs."""
     env = dict(os.environ, REFUGE=os.path.join(build, "bin", "refuge"), REFUGE_SOURCE=faultlib.TOP,
                REFUGE_MAPPER=os.path.join(build, "bin", "refuge-mapper"), LC_ALL="C.UTF-8")
     env.pop("REFUGE_WITHOUT", None)
     if without:
         env["REFUGE_WITHOUT"] = without
+    if kind:
+        env["REFUGE_TEST_SINK"] = kind
     path = os.path.join(build, "bin", program)
     process = subprocess.Popen([path], env=env, cwd=build, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -59,16 +69,19 @@ def try_program(build, control, sound):
     if not os.path.exists(os.path.join(build, "bin", control.harness)):
         tap.ok(False, "%s: there is a test program %s" % (control.name, control.harness))
         return
-    if control.harness not in sound:
-        code, out = run_program(build, control.harness, None)
-        sound[control.harness] = code == 0
-        if code != 0:
-            tap.note(out[-1500:])
-    code, out = run_program(build, control.harness, control.name)
-    failed = len(set(re.findall(r"^\[  FAILED  \] (\S+)$|^not ok (.*)", out, re.M))) or 1
-    tap.ok(code != 0 and sound[control.harness],
-           "without %s %s finds %s" % (control.name, control.harness, "a hang" if code is None else
-                                       "%d failures" % failed if code else "nothing"))
+    for kind in kinds_of(control.harness):
+        if (control.harness, kind) not in sound:
+            code, out = run_program(build, control.harness, None, kind)
+            sound[control.harness, kind] = code == 0
+            if code != 0:
+                tap.note(out[-1500:])
+        code, out = run_program(build, control.harness, control.name, kind)
+        failed = len(set(re.findall(r"^\[  FAILED  \] (\S+)$|^not ok (.*)", out, re.M))) or 1
+        tap.ok(code != 0 and sound[control.harness, kind],
+               "without %s %s%s finds %s" % (control.name, control.harness,
+                                             " with " + kind if kind else "",
+                                             "a hang" if code is None else
+                                             "%d failures" % failed if code else "nothing"))
 
 
 def try_script(build, control):

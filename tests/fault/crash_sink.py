@@ -155,8 +155,10 @@ class Sink:
             bench.run("index", "drop", NAME)
 
     def disarm(self):
+        """No cut from now on, and the server in reach."""
         if self.service.cuts:
             self.service.wire.disarm()
+            time.sleep(max(0.0, self.service.wire.until - time.monotonic()))
 
     def do(self, step, broken, rng):
         """The step, and whether the break was reached."""
@@ -165,7 +167,9 @@ class Sink:
         if broken and broken.kind in self.service.cuts:
             self.service.wire.arm(broken.kind, at=broken.number, dark=rng.choice((0, 0, 0.3)))
             result = step.run(bench, without=self.without)
-            return result, bool(self.service.wire.fired)
+            fired = bool(self.service.wire.fired)
+            self.disarm()
+            return result, fired
         self.disarm()
         if not broken:
             return step.run(bench, without=self.without), False
