@@ -2,7 +2,7 @@
  * cmd_index.c - refuge index: run, rebuild, verify, pause, resume, create, list, drop
  *
  * Thin over indexer/index.h: options come from the home, progress and warnings go to stderr, the
- * first signal ends a run after the batch at hand.
+ * first signal ends a run soon, with what it began finished or undone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -118,6 +118,29 @@ static void write_metadata(struct rf_cli *cli, const struct rf_index_home *index
 
 static void stop_index(void *user)
 {
+    rf_index_stop(user);
+}
+
+/* What a signal calls, while the thread that works may be writing progress: one write, no state. */
+static void tell_stopping(const char *kept)
+{
+    char line[200];
+    int size = snprintf(line, sizeof line,
+                        "%sstopping: %s; a second signal ends it at once\n",
+                        isatty(STDERR_FILENO) ? "\r\x1b[K" : "", kept);
+
+    (void)!write(STDERR_FILENO, line, (size_t)size);
+}
+
+static void stop_run(void *user)
+{
+    tell_stopping("what is committed stays, what was begun is finished if that takes a second");
+    rf_index_stop(user);
+}
+
+static void stop_verify(void *user)
+{
+    tell_stopping("nothing is kept, the index is as it was");
     rf_index_stop(user);
 }
 
@@ -265,7 +288,7 @@ static enum rf_status run_once(struct work *work, struct rf_error *err)
     work->running = status == RF_OK;
     if (work->running) {
         work->opened = true;
-        rf_stop_call(stop_index, index);
+        rf_stop_call(work->cli->out.quiet ? stop_index : stop_run, index);
         rf_watch_call(work->watch, stop_index, index);
         status = rf_index_run(index, work->follow, err);
         rf_watch_call(work->watch, NULL, NULL);
@@ -367,8 +390,9 @@ int cmd_index_rebuild(struct rf_cli *cli)
 
 static void stop_with(void *user, struct rf_index *index)
 {
-    (void)user;
-    rf_stop_call(index ? stop_index : NULL, index);
+    const struct rf_cli *cli = user;
+
+    rf_stop_call(!index ? NULL : cli->out.quiet ? stop_index : stop_verify, index);
 }
 
 /* What makes an index again that a verify found damaged, as commands to type. */

@@ -31,7 +31,8 @@ static const struct rf_option index_options[] = {
     {.name = "cache", .type = RF_OPTION_SIZE, .preset = "64M", .min = 1 << 20,
      .max = (int64_t)64 << 30, .help = "memory of the database while it is written"},
     {.name = "batch_items", .type = RF_OPTION_INT, .preset = "100000", .min = 1, .max = 1000000,
-     .help = "items in one transaction at most, while there are more to come"},
+     .help = "items in one transaction at most, while there are more to come; 16 MiB of rows and "
+             "texts end it, too"},
     {.name = "batch_time", .type = RF_OPTION_DURATION, .preset = "5s", .min = 1, .max = 60000,
      .help = "time before a transaction is committed at most"},
     {.name = "slow_budget", .type = RF_OPTION_DURATION, .preset = "10m", .min = 1,

@@ -433,6 +433,7 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
         .batch_ms = index->options.batch_ms ? index->options.batch_ms : BATCH_MS,
         .shuffle_seed = index->options.shuffle_seed,
         .stop = &index->stop,
+        .scratch = index->until_seq != UINT64_MAX,
         .hooks = &index->options.hooks,
         .progress = &index->progress,
     };

@@ -109,7 +109,8 @@ struct rf_index_stopped {
 RF_MUST_USE enum rf_status rf_index_stopped(struct rf_index *index, size_t i,
                                             struct rf_index_stopped *out, struct rf_error *err);
 
-/* Ask a running index to stop after the batch at hand. Any thread; async-signal-safe. */
+/* Ask a running index to stop: what it began of the batch at hand is committed if that is done
+ * within a second, else undone, and of a verify at once. Any thread; async-signal-safe. */
 void rf_index_stop(struct rf_index *index);
 
 /* The totals of the last run. */

@@ -9,6 +9,9 @@
  *    thread's only after rf_pipeline_settle: to begin, commit or roll back, for the edges of parts,
  *    for parks. So a query always sees all that was put before it;
  *  - memory is bounded by WINDOW_UNITS and WINDOW_BYTES, not by the backlog: reading stops there;
+ *  - changes are begun in order, and one that is cut into parts only when those of the one before
+ *    are all under way: so a batch can end behind the last one begun (end_batch), when it is large
+ *    enough, or to stop;
  *  - on any failure the transaction is rolled back and everything under way forgotten: the
  *    committed position is the truth, and reading it again does the same work again.
  */
@@ -30,6 +33,9 @@
 #define LARGE_MAX 4u                     /* large units of a depth between submit and DONE */
 #define PARTS_CHUNK 256u                 /* parts looked at together */
 #define WRITE_GROUP 64u                  /* units handed to the writer together */
+#define BATCH_BYTES ((uint64_t)16 << 20) /* of output: a batch that wrote so much ends */
+#define ORDER_BYTES ((size_t)8 << 20)    /* of output that waits for a change before it */
+#define STOP_US 1000000                  /* to finish what was begun; then it is undone */
 #define SCRATCH_MAX ((size_t)1 << 30)    /* bytes to write one item: keys of a million parts */
 
 /* Parts of a written unit that are still to become units: where they stand in its result. What a
@@ -87,6 +93,16 @@ static void tell_progress(struct rf_pipeline *p, bool always)
         p->options.hooks->progress(p->options.hooks->user, p->options.progress);
 }
 
+/* A stop was asked for, and what was begun did not get done in time. */
+static bool stop_is_due(struct rf_pipeline *p)
+{
+    if (!*p->options.stop)
+        return false;
+    if (!p->stop_us)
+        p->stop_us = now_us();
+    return p->options.scratch || now_us() - p->stop_us >= STOP_US;
+}
+
 static void free_parts(struct rf_part_list *list)
 {
     if (!list)
@@ -95,6 +111,31 @@ static void free_parts(struct rf_part_list *list)
         rf_output_release(&list->reader);
     free(list->places);
     free(list);
+}
+
+/* Units of changes keep the order of their reading until they are begun. */
+static void enter_order(struct rf_pipeline *p, struct rf_unit *unit)
+{
+    unit->order_next = NULL;
+    unit->order_link = p->order_end;
+    *p->order_end = unit;
+    p->order_end = &unit->order_next;
+}
+
+static void leave_order(struct rf_pipeline *p, struct rf_unit *unit)
+{
+    if (!unit->order_link)
+        return;
+    *unit->order_link = unit->order_next;
+    if (unit->order_next)
+        unit->order_next->order_link = unit->order_link;
+    else
+        p->order_end = unit->order_link;
+    unit->order_link = NULL;
+    if (unit->ready) {
+        p->order_ready--;
+        p->order_bytes -= rf_unit_output_bytes(unit);
+    }
 }
 
 /* The pipeline is through with a unit. */
@@ -109,6 +150,7 @@ void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit)
     }
     if (unit->large_out)
         p->large_out[unit->depth]--;
+    leave_order(p, unit);
     *unit->all_link = unit->all_next;
     if (unit->all_next)
         unit->all_next->all_link = unit->all_link;
@@ -128,12 +170,6 @@ void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit)
 static struct rf_batch *reading_batch(struct rf_pipeline *p)
 {
     return p->current.closed ? &p->next : &p->current;
-}
-
-/* The ready queue of a unit: what belongs to no batch is written with the current one. */
-static struct rf_queue *ready_queue(struct rf_pipeline *p, const struct rf_unit *unit)
-{
-    return &p->ready[unit->batch != 0 && unit->batch != p->current.number];
 }
 
 static bool mapper_wants(const struct rf_pipeline_mapper *mapper, const struct rf_unit *unit)
@@ -188,10 +224,15 @@ static bool is_large(const struct rf_pipeline *p, const struct rf_unit *unit)
 /* Results, or why there will be none, are known: to whoever goes on with it. */
 static void unit_ready(struct rf_pipeline *p, struct rf_unit *unit)
 {
-    if (unit == p->fetch.unit)
+    if (unit == p->fetch.unit) {
         p->fetch.mapped = true;
-    else
-        rf_queue_put(ready_queue(p, unit), unit);
+    } else if (unit->order_link) {
+        unit->ready = true;
+        p->order_ready++;
+        p->order_bytes += rf_unit_output_bytes(unit);
+    } else {
+        rf_queue_put(&p->ready, unit);
+    }
 }
 
 void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch)
@@ -206,6 +247,8 @@ void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_ba
     if (p->all)
         p->all->all_link = &unit->all_next;
     p->all = unit;
+    if (unit->after.seq)
+        enter_order(p, unit);
     unit->counted_bytes = rf_unit_bytes(unit);
     p->units++;
     p->bytes += unit->counted_bytes;
@@ -376,6 +419,75 @@ static void close_batch(struct rf_pipeline *p, struct rf_batch *batch)
     batch->closed = true;
 }
 
+/* ---- where a batch ends ---- */
+
+/* The place of a unit's change in the current batch; 0: it has none there. */
+static uint64_t place_in_batch(const struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    return unit->batch == p->current.number ? unit->after.seq : 0;
+}
+
+/* It is in the transaction from now on, so the batch ends behind its change at the earliest. */
+static void note_begun(struct rf_pipeline *p, struct rf_unit *unit)
+{
+    leave_order(p, unit);
+    p->current.written++;
+    p->current.written_bytes += rf_unit_output_bytes(unit);
+    if (place_in_batch(p, unit) > p->current.begun.seq)
+        p->current.begun = unit->after;
+}
+
+/* What stands behind all that was begun goes to the next batch. How many units that were. */
+static size_t move_units(struct rf_pipeline *p)
+{
+    size_t count = 0;
+
+    for (struct rf_unit *unit = p->order; unit; unit = unit->order_next) {
+        if (place_in_batch(p, unit) <= p->current.begun.seq)
+            continue;
+        unit->batch = p->next.number;
+        count++;
+    }
+    p->current.outstanding -= count;
+    p->next.outstanding += count;
+    return count;
+}
+
+/* Let the current batch end behind the last change that was begun; those after it are the first of
+ * the next batch, whatever became of them. */
+static void end_batch(struct rf_pipeline *p)
+{
+    struct rf_batch *current = &p->current, *next = &p->next;
+    size_t moved;
+
+    release_shuffled(p, reading_batch(p));
+    moved = move_units(p);
+    if (moved) {
+        if (next->changes == 0) {
+            next->to = current->to;
+            next->closed = current->closed;
+            next->started_us = now_us();
+        }
+        next->changes += moved;
+        current->changes = current->begun.seq ? current->changes - moved : 0;
+        current->to = current->begun; /* nowhere, when only parks were written */
+    }
+    current->closed = current->ended = true;
+}
+
+/* Whether the transaction has taken as much or as long as a batch may. */
+static bool batch_heavy(const struct rf_pipeline *p)
+{
+    const struct rf_batch *batch = &p->current;
+
+    if (!p->open || batch->begun.seq == 0 || batch->ended)
+        return false;
+    return batch->written >= p->options.batch_items || batch->written_bytes >= BATCH_BYTES ||
+           now_us() - p->opened_us >= (int64_t)p->options.batch_ms * 1000;
+}
+
+/* ---- reading ---- */
+
 /* Bad records cost themselves only; `store verify` names them. change->seq is the first of them,
  * its cursor stands behind the last. */
 static enum rf_status pass_damaged(struct rf_pipeline *p, struct rf_batch *batch,
@@ -388,6 +500,7 @@ static enum rf_status pass_damaged(struct rf_pipeline *p, struct rf_batch *batch
         return rf_error_set(err, RF_NOMEM, "no memory to note damaged changes");
     more[batch->lost_count++] = (struct rf_lost){change->seq, change->cursor.seq};
     batch->lost = more;
+    batch->begun = change->cursor; /* passed over for good: the batch does not end before it */
     warn(p, why);
     p->options.progress->damaged += change->cursor.seq - change->seq + 1;
     return RF_OK;
@@ -406,7 +519,7 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
     int64_t started = now_us();
 
     p->at_end = false;
-    while (has_room(p) && !p->next.closed) {
+    while (has_room(p) && !p->next.closed && !*p->options.stop) {
         struct rf_batch *batch = reading_batch(p);
         struct rf_error why = {0};
         struct rf_change change = {0};
@@ -448,6 +561,8 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
         if (batch->changes++ == 0)
             batch->started_us = now_us();
         batch->to = change.cursor;
+        if (unit)
+            unit->after = change.cursor;
         if (unit && p->options.shuffle_seed) {
             p->shuffle[p->shuffled++] = unit;
             if (p->shuffled == RF_SHUFFLE_BLOCK)
@@ -472,9 +587,12 @@ enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err)
 
     if (p->open)
         return RF_OK;
+    p->before = *p->options.progress;
     assert(rf_writer_idle(p->writer)); /* what it writes belongs to an open transaction */
     status = rf_sink_begin(p->options.sink, p->options.lane, p->position, err);
     p->open = status == RF_OK;
+    p->opened_us = now_us();
+    p->order_told = 0;
     return status;
 }
 
@@ -817,6 +935,8 @@ static enum rf_status write_parts(struct rf_pipeline *p, struct rf_unit *unit, u
             written = write_chunk(p, parts, edges, count, call_index, mapper, list, err);
             status = status == RF_OK ? written : status;
             count = 0;
+            if (status == RF_OK && stop_is_due(p))
+                status = rf_error_set(err, RF_CANCELLED, "stopped");
         }
     }
     if (status == RF_END)
@@ -918,16 +1038,19 @@ static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
     return status;
 }
 
-/* Tell the sink what is about to be written. How many units it was told of. */
+/* Tell the sink what is about to be written: a unit and those behind it, in its queue or in the
+ * order of their changes. How many it was told of. */
 static enum rf_status expect_units(struct rf_pipeline *p, const struct rf_unit *unit,
                                    size_t *told, struct rf_error *err)
 {
     const char *keys[RF_SINK_EXPECT_MAX] = {NULL};
     size_t count = 0;
 
-    for (*told = 0; unit && *told < RF_SINK_EXPECT_MAX; unit = unit->next, ++*told)
+    for (*told = 0; unit && *told < RF_SINK_EXPECT_MAX; ++*told) {
         if (unit->kind != RF_UNIT_ARRIVED)
             keys[count++] = unit->key;
+        unit = unit->order_link ? unit->order_next : unit->next;
+    }
     return rf_sink_expect(p->options.sink, keys, count, err);
 }
 
@@ -935,11 +1058,15 @@ static enum rf_status expect_units(struct rf_pipeline *p, const struct rf_unit *
  * change in a drive. */
 static enum rf_status write_units(void *user, struct rf_unit *units, struct rf_error *err)
 {
+    struct rf_pipeline *p = user;
     size_t told;
-    enum rf_status status = expect_units(user, units, &told, err);
+    enum rf_status status = expect_units(p, units, &told, err);
 
-    for (struct rf_unit *unit = units; unit && status == RF_OK; unit = unit->next)
-        status = write_unit(user, unit, err);
+    for (struct rf_unit *unit = units; unit && status == RF_OK; unit = unit->next) {
+        if (atomic_load(&p->undoing))
+            return rf_error_set(err, RF_CANCELLED, "what is under way is undone");
+        status = write_unit(p, unit, err);
+    }
     return status;
 }
 
@@ -994,59 +1121,6 @@ enum rf_status rf_pipeline_settle(struct rf_pipeline *p, struct rf_error *err)
     return status;
 }
 
-/* Whether a unit was cut into parts: their edges are written piece by piece. */
-static bool has_parts(const struct rf_unit *unit)
-{
-    for (size_t i = 0; unit->result && i < unit->result->call_count; i++) {
-        if (unit->result->calls[i].parts)
-            return true;
-    }
-    return false;
-}
-
-/* READY -> WRITTEN or DONE, here: cutting reads content, which is this thread's. */
-static enum rf_status write_with_parts(struct rf_pipeline *p, struct rf_unit *unit,
-                                       struct rf_error *err)
-{
-    enum rf_status status = write_unit(p, unit, err);
-
-    count_written(p, unit);
-    if (unit->parts && status == RF_OK)
-        rf_queue_put_first(&p->expanding, unit);
-    else
-        rf_pipeline_done(p, unit);
-    return status;
-}
-
-/* READY -> WRITING, of all that may be written with the current batch. */
-static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
-{
-    struct rf_queue *ready = &p->ready[0], group;
-    enum rf_status status = ready->head ? rf_pipeline_begin(p, err) : RF_OK;
-    size_t told = 0; /* of those ready, by this thread */
-
-    rf_queue_init(&group);
-    while (status == RF_OK && ready->head) {
-        bool parts = has_parts(ready->head);
-
-        if (parts || group.count == WRITE_GROUP)
-            rf_writer_put(p->writer, &group);
-        if (parts)
-            status = rf_pipeline_settle(p, err);
-        if (parts && status == RF_OK && told == 0)
-            status = expect_units(p, ready->head, &told, err);
-        if (status != RF_OK)
-            break;
-        told -= told > 0;
-        if (parts)
-            status = write_with_parts(p, rf_queue_take(ready), err);
-        else
-            rf_queue_put(&group, rf_queue_take(ready));
-    }
-    rf_writer_put(p->writer, &group);
-    return status;
-}
-
 /* The part at the list's place, made a unit. Its bytes are hashed once more: keys are not kept. */
 static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
                                  struct rf_part_list *list, struct rf_unit **out,
@@ -1089,13 +1163,13 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
  * Units that wait for their parts to be done count for nothing here: when there are no others, room
  * would never come. Since the deepest goes first, there are at most as many of them on each level
  * of parts within parts as the window has units. Nor does room come from units that are mapped
- * already and wait for the next batch, or are large and wait for a slot, which those may hold whose
+ * already and wait for those before them, or are large and wait for a slot, which those may hold whose
  * parts are cut here: a few parts go on however many of these fill the window.
  */
 static bool has_room_for_part(const struct rf_pipeline *p)
 {
     size_t active = p->units - p->expanding.count;
-    size_t waiting = p->ready[1].count + p->large.count;
+    size_t waiting = p->order_ready + p->large.count;
 
     if (active < WINDOW_UNITS && p->bytes < WINDOW_BYTES)
         return true;
@@ -1120,6 +1194,94 @@ static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
         }
     }
     return RF_OK;
+}
+
+/* Whether a unit was cut into parts: their edges are written piece by piece. */
+static bool has_parts(const struct rf_unit *unit)
+{
+    for (size_t i = 0; unit->result && i < unit->result->call_count; i++) {
+        if (unit->result->calls[i].parts)
+            return true;
+    }
+    return false;
+}
+
+/* The sink becomes this thread's to write a unit with parts; *told: of how many, this one and those
+ * behind it, it was told. */
+static enum rf_status expect_parted(struct rf_pipeline *p, const struct rf_unit *unit, size_t *told,
+                                    struct rf_error *err)
+{
+    enum rf_status status = rf_pipeline_settle(p, err);
+
+    if (status == RF_OK && *told == 0)
+        status = expect_units(p, unit, told, err);
+    *told -= *told > 0;
+    return status;
+}
+
+/* READY -> WRITTEN or DONE, here: cutting reads content, which is this thread's. */
+static enum rf_status write_with_parts(struct rf_pipeline *p, struct rf_unit *unit,
+                                       struct rf_error *err)
+{
+    enum rf_status status = write_unit(p, unit, err);
+
+    count_written(p, unit);
+    if (status != RF_OK || !unit->parts) {
+        rf_pipeline_done(p, unit);
+        return status;
+    }
+    rf_queue_put_first(&p->expanding, unit);
+    return expand_parts(p, err);
+}
+
+/* Whether a unit in order may be begun. While one is cut into parts no other is. */
+static bool may_begin(const struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    return unit->ready && unit->batch == p->current.number &&
+           !(p->expanding.head && has_parts(unit));
+}
+
+/* The unit to write next; NULL: there is none. Changes go in order, but for memory's sake. */
+static struct rf_unit *next_to_write(const struct rf_pipeline *p)
+{
+    struct rf_unit *unit = p->order;
+
+    if (p->ready.head)
+        return p->ready.head;
+    while (unit && !may_begin(p, unit) && p->order_bytes > ORDER_BYTES)
+        unit = unit->order_next;
+    return unit && may_begin(p, unit) ? unit : NULL;
+}
+
+/* READY -> WRITING, of all that may be written with the current batch. */
+static enum rf_status write_ready(struct rf_pipeline *p, struct rf_error *err)
+{
+    struct rf_unit *unit;
+    struct rf_queue group;
+    enum rf_status status = RF_OK;
+    size_t told = 0; /* of parts that are ready */
+
+    rf_queue_init(&group);
+    while (status == RF_OK && (unit = next_to_write(p)) != NULL) {
+        bool parts = has_parts(unit);
+
+        status = rf_pipeline_begin(p, err);
+        if (parts || group.count == WRITE_GROUP)
+            rf_writer_put(p->writer, &group);
+        if (parts && status == RF_OK)
+            status = expect_parted(p, unit, unit->order_link ? &p->order_told : &told, err);
+        if (status != RF_OK)
+            break;
+        if (!unit->order_link)
+            rf_queue_take(&p->ready);
+        note_begun(p, unit);
+        if (parts)
+            status = write_with_parts(p, unit, err);
+        else
+            rf_queue_put(&group, unit);
+    }
+    rf_writer_put(p->writer, &group);
+    return status;
 }
 
 /* Let the brake see how calls ended. */
@@ -1183,12 +1345,8 @@ static void begin_next_batch(struct rf_pipeline *p)
 {
     uint64_t number = p->next.number;
 
-    assert(!p->ready[0].head);
+    assert(!p->ready.head);
     p->current = p->next;
-    if (p->ready[1].head) {
-        p->ready[0] = p->ready[1];
-        rf_queue_init(&p->ready[1]);
-    }
     p->next = (struct rf_batch){.number = number + 1};
 }
 
@@ -1230,7 +1388,9 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
 /* Forget everything under way. */
 static void forget_units(struct rf_pipeline *p)
 {
+    atomic_store(&p->undoing, true);
     (void)!rf_pipeline_settle(p, NULL);
+    atomic_store(&p->undoing, false);
     forget_lost(&p->current);
     forget_lost(&p->next);
     rf_pool_cancel(p->options.pool);
@@ -1242,17 +1402,24 @@ static void forget_units(struct rf_pipeline *p)
     p->shuffled = 0;
     rf_queue_init(&p->queued);
     rf_queue_init(&p->large);
-    rf_queue_init(&p->ready[0]);
-    rf_queue_init(&p->ready[1]);
+    rf_queue_init(&p->ready);
     rf_queue_init(&p->expanding);
 }
 
 /* Undo what is not committed; the committed position is the truth. */
 static void abandon(struct rf_pipeline *p)
 {
+    struct rf_index_progress *progress = p->options.progress;
+
     forget_units(p);
-    if (p->open)
+    if (p->open) {
         rf_sink_rollback(p->options.sink);
+        progress->items = p->before.items;
+        progress->rows = p->before.rows;
+        progress->dead_letters = p->before.dead_letters;
+        progress->parked = p->before.parked;
+        progress->unmatched = p->before.unmatched;
+    }
     p->open = false;
     p->broken = true;
 }
@@ -1287,6 +1454,7 @@ struct drive {
     int64_t deadline_us; /* 0: none */
     bool stopping;       /* nothing new is started */
     enum rf_status answer;
+    uint64_t last_batch; /* RF_CANCELLED: the one that was current then */
 };
 
 static void look_for_stop(struct rf_pipeline *p, struct drive *drive)
@@ -1298,6 +1466,10 @@ static void look_for_stop(struct rf_pipeline *p, struct drive *drive)
     else if (drive->deadline_us && now_us() >= drive->deadline_us)
         drive->answer = RF_TIMEOUT;
     drive->stopping = drive->answer != RF_OK;
+    if (drive->answer != RF_CANCELLED)
+        return;
+    drive->last_batch = p->current.number;
+    end_batch(p);
 }
 
 /* Commit when every item of the current batch is written, or close the transaction of parks. */
@@ -1305,7 +1477,7 @@ static enum rf_status commit_if_done(struct rf_pipeline *p, struct rf_error *err
 {
     enum rf_status status;
 
-    if (!p->current.closed || p->current.outstanding || p->expanding.head || p->ready[0].head)
+    if (!p->current.closed || p->current.outstanding || p->expanding.head || p->ready.head)
         return RF_OK;
     status = rf_pipeline_settle(p, err); /* parks that are written hold up no batch */
     if (status != RF_OK)
@@ -1316,12 +1488,25 @@ static enum rf_status commit_if_done(struct rf_pipeline *p, struct rf_error *err
     return RF_OK;
 }
 
-/* A batch is committed before a stop, unless an item has many parts left: then it is undone,
- * and mapped again by the next run. */
-static bool must_give_up(const struct rf_pipeline *p, const struct drive *drive)
+/* What was begun is committed before a stop, unless that takes too long or an item has many parts
+ * left: then it is undone, and mapped again by the next run. */
+static bool must_give_up(struct rf_pipeline *p, const struct drive *drive)
 {
-    return drive->stopping && drive->answer == RF_CANCELLED && p->expanding.head &&
-           p->expanding.head->parts->count - p->expanding.head->parts->at > WINDOW_UNITS;
+    const struct rf_unit *cut = p->expanding.head;
+
+    if (drive->answer != RF_CANCELLED)
+        return false;
+    return !p->open || stop_is_due(p) || (cut && cut->parts->count - cut->parts->at > WINDOW_UNITS);
+}
+
+/* Nothing is left to do, or to finish before a stop. */
+static bool is_done(const struct rf_pipeline *p, const struct drive *drive, bool parks_left)
+{
+    if (drive->answer == RF_CANCELLED)
+        return !p->open && p->current.number != drive->last_batch;
+    if (p->open || p->current.changes || p->next.changes || p->batch_units || p->units)
+        return false;
+    return drive->stopping || (p->at_end && !parks_left && !p->parks_dirty);
 }
 
 /* One turn: read, submit, write, commit, start parks. *idle: nothing is left to do. */
@@ -1355,12 +1540,12 @@ static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idl
         return status;
     if (drive->stopping || p->at_end || batch_full(p, &p->current))
         close_batch(p, &p->current);
+    if (batch_heavy(p))
+        end_batch(p);
     status = commit_if_done(p, err);
     if (status != RF_OK)
         return status;
-    *idle = !p->open && p->current.changes == 0 && p->next.changes == 0 && p->batch_units == 0 &&
-            (drive->stopping ? drive->answer == RF_CANCELLED || p->units == 0
-                             : p->at_end && p->units == 0 && !parks_left && !p->parks_dirty);
+    *idle = is_done(p, drive, parks_left);
     if (!*idle && !went && p->units && p->units == units && p->taken == taken &&
         p->current.number == batch)
         status = rf_writer_idle(p->writer) ? take_results(p, 50, err) : rf_pipeline_settle(p, err);
@@ -1388,10 +1573,16 @@ enum rf_status rf_pipeline_drive(struct rf_pipeline *p, uint64_t until_seq, uint
     }
     while (status == RF_OK && !idle && !must_give_up(p, &drive))
         status = turn(p, &drive, &idle, err);
-    if (status != RF_OK || !idle)
-        abandon(p);
+    if (status == RF_CANCELLED) { /* a stop, seen in the middle of a unit */
+        rf_error_clear(err);
+        drive.answer = RF_CANCELLED;
+        status = RF_OK;
+        idle = false;
+    }
+    if (status != RF_OK || drive.answer == RF_CANCELLED || !idle)
+        abandon(p); /* of calls in the slow lane the parks remain */
     else
-        forget_units(p); /* calls in the slow lane that were stopped: their parks remain */
+        forget_units(p);
     tell_progress(p, true);
     return status != RF_OK ? status : drive.answer;
 }
@@ -1455,11 +1646,11 @@ enum rf_status rf_pipeline_open(struct rf_pipeline **out, const struct rf_pipeli
         memcpy(p->mappers, options->mappers, options->mapper_count * sizeof *p->mappers);
     p->options.mappers = p->mappers;
     snprintf(p->position, sizeof p->position, "%s", options->position);
+    p->order_end = &p->order;
     p->random = options->shuffle_seed * 0x9e3779b97f4a7c15u + 1;
     rf_queue_init(&p->queued);
     rf_queue_init(&p->large);
-    rf_queue_init(&p->ready[0]);
-    rf_queue_init(&p->ready[1]);
+    rf_queue_init(&p->ready);
     rf_queue_init(&p->expanding);
     rf_arena_init(&p->scratch, SCRATCH_MAX);
     status = rf_writer_open(&p->writer, write_units, p, err);

@@ -11,8 +11,10 @@
  *   ---------  --------------------------------------  -----------------------  -----------------
  *   QUEUED     content known, waits for room           submit_units             MAPPING | QUEUED
  *   MAPPING    lent to the pool                        take_results             READY
- *   READY      outcome known, or none needed (a        write_ready, when its    WRITING | WRITTEN
- *              tombstone, an arrival)                  batch is the current one
+ *   READY      outcome known, or none needed (a        write_ready: parts at    WRITING | WRITTEN
+ *              tombstone, an arrival)                  once, changes in order
+ *                                                      when their batch is the
+ *                                                      current one
  *   WRITING    without parts: lent to the writer       finish_written           DONE
  *              (writer.h)
  *   WRITTEN    in the open transaction; its new parts  expand_parts             DONE
@@ -42,6 +44,10 @@
  *   LIVE      what people query                      swap of another lane      parts of it replaced
  *   DROPPED   a building lane whose mappers changed  rf_sink_lane_drop         -
  *             again
+ *
+ * A batch ends where reading closed it (batch_items, batch_ms, the end of the queue), or sooner
+ * behind the last change that was begun, when it wrote as much or took as long as it may, or when a
+ * stop was asked for (end_batch): the changes after it are the first of the next batch.
  *
  * The checkpoint is the position before the oldest change that is not yet done, parked or a dead
  * letter: a batch commits only when every item read into it, parts included, is written.
@@ -74,7 +80,8 @@ struct rf_pipeline_options {
     bool building;
     bool partial;                             /* other mappers are in another lane */
     uint32_t batch_items, batch_ms, shuffle_seed;
-    const atomic_int *stop;                    /* nonzero: finish the batch and return */
+    const atomic_int *stop;                    /* nonzero: finish what was begun and return */
+    bool scratch;                              /* a throw-away index: then finish nothing */
     const struct rf_index_hooks *hooks;
     struct rf_index_progress *progress;       /* shared by the lanes of an index */
 };
@@ -91,7 +98,8 @@ void rf_pipeline_close(struct rf_pipeline *pipeline); /* rolls back what is not 
  * brake stops are left. slice_ms > 0: stop reading
  * after so long and answer RF_TIMEOUT when what was read is committed.
  *
- * RF_CANCELLED    stop was set; what was read is committed
+ * RF_CANCELLED    stop was set. What was begun of the batch is committed when it is done within a
+ *                 second, else undone; what was read behind it is read again
  * RF_UNAVAILABLE  the sink or the store cannot be reached: rolled back, call again later
  */
 RF_MUST_USE enum rf_status rf_pipeline_drive(struct rf_pipeline *pipeline, uint64_t until_seq,

@@ -49,6 +49,9 @@ struct rf_batch {
     bool parked_need;   /* parks wait for blobs: ask the store again after the commit */
     int64_t started_us; /* monotonic, of its first change */
     struct rf_cursor to; /* of its last change; seq 0: it has none */
+    struct rf_cursor begun; /* of the last one that is in the transaction; seq 0: none is */
+    bool ended;         /* nothing behind begun is in it */
+    uint64_t written, written_bytes; /* units and their output */
     struct rf_lost { uint64_t first, last; } *lost; /* changes that cannot be read; allocated */
     size_t lost_count;
 };
@@ -66,12 +69,19 @@ struct rf_pipeline {
     struct rf_batch current, next;
     struct rf_writer *writer;      /* has the sink and scratch while it is not idle */
     bool open;                     /* a transaction is open for the current batch */
+    int64_t opened_us;             /* monotonic, since then */
+    struct rf_index_progress before; /* what was counted until then */
+    int64_t stop_us;               /* monotonic, when a stop was first seen; 0: it was not */
+    atomic_bool undoing;           /* the writer need not go on: it will be undone */
     char position[RF_POSITION_SIZE];
     uint64_t position_seq;
     struct rf_queue queued;        /* QUEUED: waiting for room in the pool */
     struct rf_queue large;         /* QUEUED: large ones that may have parts wait for a slot */
     unsigned large_out[RF_PART_DEPTH_MAX + 1]; /* slots taken, by depth: from submit to DONE */
-    struct rf_queue ready[2];      /* READY: of the current batch or of none; of the next */
+    struct rf_queue ready;         /* READY: parts, and what belongs to no batch */
+    struct rf_unit *order, **order_end; /* units of changes, in order, until they are begun */
+    size_t order_ready, order_bytes; /* those READY, and their output */
+    size_t order_told;             /* of how many of those next in order the sink knows */
     struct rf_queue expanding;     /* WRITTEN with parts left; the latest first */
     struct rf_unit *shuffle[RF_SHUFFLE_BLOCK];
     size_t shuffled;

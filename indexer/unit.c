@@ -68,6 +68,15 @@ size_t rf_unit_bytes(const struct rf_unit *unit)
            unit->arena.size;
 }
 
+size_t rf_unit_output_bytes(const struct rf_unit *unit)
+{
+    size_t size = 0;
+
+    for (size_t i = 0; unit->result && i < unit->result->call_count; i++)
+        size += unit->result->calls[i].output.size;
+    return size;
+}
+
 /* Name the content blob of a file that is not there. */
 static void find_missing(struct rf_unit_reader *reader, struct rf_unit *unit,
                          const struct rf_unit *root)

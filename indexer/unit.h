@@ -10,6 +10,7 @@
 #define RF_INDEXER_UNIT_H
 
 #include "backup/schema.h"
+#include "blobstore/blobstore.h"
 #include "mappers/pool.h"
 #include "sinks/sink.h"
 
@@ -44,6 +45,7 @@ struct rf_unit {
     struct rf_file *file;   /* a FILE's blob, in the arena */
     struct rf_arena arena;  /* of a FILE; max 0 when not used */
     struct rf_blobref missing; /* algo 0, or the blob whose absence ended its mapping */
+    struct rf_cursor after; /* the place behind its change; seq 0: it comes from none */
     uint64_t batch;         /* number of the batch it belongs to; 0: of none, it resolves a park */
     bool slow;              /* in the slow lane */
     bool large_out;         /* holds a slot of the large ones */
@@ -62,6 +64,8 @@ struct rf_unit {
     struct rf_part_list *parts; /* WRITTEN: parts still to become units, owned */
     size_t counted_bytes;   /* what the pipeline counts for it */
     struct rf_unit *next;   /* in the queue it is in */
+    struct rf_unit *order_next, **order_link; /* among changes not begun yet; link NULL: not */
+    bool ready;             /* of them: it may be written */
     struct rf_unit *all_next, **all_link; /* among all units under way */
 };
 
@@ -101,8 +105,9 @@ void rf_queue_put_first(struct rf_queue *queue, struct rf_unit *unit);
 struct rf_unit *rf_queue_take(struct rf_queue *queue); /* NULL: it is empty */
 void rf_queue_append(struct rf_queue *queue, struct rf_queue *from); /* from is empty then */
 
-/* Bytes it keeps in memory, for the pipeline's bound. */
+/* Bytes it keeps in memory, for the pipeline's bound; bytes of output its calls gave. */
 size_t rf_unit_bytes(const struct rf_unit *unit);
+size_t rf_unit_output_bytes(const struct rf_unit *unit);
 
 /* Read from the content of a unit, from memory or from the store. RF_NOT_FOUND: unit->missing
  * names what is not there. */

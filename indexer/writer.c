@@ -31,15 +31,6 @@ struct rf_writer {
     struct rf_error error;
 };
 
-static size_t output_size(const struct rf_unit *unit)
-{
-    size_t size = 0;
-
-    for (size_t i = 0; unit->result && i < unit->result->call_count; i++)
-        size += unit->result->calls[i].output.size;
-    return size;
-}
-
 static bool few_enough(const struct rf_writer *writer)
 {
     return writer->units <= writer->units_wanted && writer->bytes <= writer->bytes_wanted;
@@ -69,7 +60,7 @@ static void write_group(struct rf_writer *writer)
         rf_queue_put(&group, rf_queue_take(&writer->queued));
     pthread_mutex_unlock(&writer->lock);
     for (const struct rf_unit *unit = group.head; unit; unit = unit->next)
-        bytes += output_size(unit);
+        bytes += rf_unit_output_bytes(unit);
     if (status == RF_OK || !RF_SAFEGUARD("writer-stops"))
         status = writer->write(writer->user, group.head, &error);
     count = group.count;
@@ -109,7 +100,7 @@ void rf_writer_put(struct rf_writer *writer, struct rf_queue *units)
     writer->out += units->count;
     pthread_mutex_lock(&writer->lock);
     while ((unit = rf_queue_take(units))) {
-        size_t size = output_size(unit);
+        size_t size = rf_unit_output_bytes(unit);
 
         if ((writer->units >= UNITS_MAX || writer->bytes + size > BYTES_MAX) &&
             RF_SAFEGUARD("writer-bound")) {

@@ -21,6 +21,7 @@ stop_it() {
 pid=$!
 stop_it "$REFUGE_HOME/index/main.db-wal"
 status_is "a run that is stopped" 130
+err_has "says so at once" "stopping: what is committed stays"
 err_has "says so" "stopped"
 run refuge sql --csv 'select count(*) from record'
 out_has "what was not committed is not there" 0
@@ -33,9 +34,41 @@ out_has "all of it" 60000
 pid=$!
 stop_it "$REFUGE_HOME/index/main.db.verify-wal"
 status_is "a verify that is stopped" 130
-err_has "says so" "nothing was compared"
+err_has "says so at once" "stopping: nothing is kept"
+err_has "says what came of it" "nothing was compared"
 is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'main.db.verify*' | wc -l)" 0
 run refuge index verify
 status_is "verify" 0
 out_has "finds nothing" "0 differences"
+
+# Many files of some records each: what is not begun is left, so that a stop does not wait for all
+# that was read ahead; what was begun is there as a whole, or not at all.
+export REFUGE_HOME="$tmp/many"
+refuge init -q >/dev/null || fail "init"
+mkdir many.d
+python3 -c '
+for f in range(150):
+    with open("many.d/%d.jsonl" % f, "w") as out:
+        for i in range(1000): out.write("{\"n\": %d, \"text\": \"harbour %d\"}\n" % (f * 1000 + i, i))'
+refuge put -q many.d >refs
+"$REFUGE" index run >"$out" 2>"$err" &
+pid=$!
+stop_it "$REFUGE_HOME/index/main.db-wal"
+status_is "a run over many files that is stopped" 130
+refuge sql --csv 'select count(*) from record where key = '"'n'" | tail -n 1 | tr -d '\r' >count
+is "files are there as a whole" "$(($(cat count) % 1000))" 0
+is "it did not go on to the end" "$(($(cat count) < 150000))" 1
+err_matches "what is there was counted" " $(($(cat count) * 2)) rows? in this run"
+"$REFUGE" index run >"$out" 2>"$err" &
+pid=$!
+wait_for 60 "the log to grow" is_large "$REFUGE_HOME/index/main.db-wal"
+kill -INT "$pid"
+kill -INT "$pid" 2>"$out"
+wait "$pid"
+status=$?
+status_is "a second signal" 130
+run refuge index run
+status_is "the run after the next" 0
+run refuge sql --csv 'select count(*), sum(value) from record where key = '"'n'"
+out_has "has all of it" "150000,$((150000 * 149999 / 2))"
 done_testing
