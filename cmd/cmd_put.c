@@ -622,11 +622,16 @@ int cmd_put(struct rf_cli *cli)
     uint64_t jobs = rf_args_number(&cli->args, "jobs");
     struct put *put;
     struct stat st;
-    int code;
+    int code, inputs = 0;
 
     if (jobs < 1 || jobs > WORKERS_MAX)
         return rf_fail_with(cli, RF_EXIT_USAGE, "option '--jobs' takes 1 to %d, not %llu",
                             WORKERS_MAX, (unsigned long long)jobs);
+    for (int i = 0; i < cli->args.word_count; i++)
+        inputs += strcmp(cli->args.words[i], "-") == 0;
+    if (inputs > 1)
+        return rf_fail_with(cli, RF_EXIT_USAGE, "'-' stands for standard input, which can be read "
+                            "once; give it once");
     for (size_t i = 0; i < cli->args.list_count; i++) {
         if (!valid_glob(cli->args.lists[i]))
             return rf_fail_with(cli, RF_EXIT_USAGE,

@@ -24,6 +24,10 @@ out_is "an empty blob has a ref too" "$(sha /dev/null)  -"
 run refuge get "$(sha /dev/null)"
 out_is "and comes out empty" ""
 
+run refuge put - x - </dev/null
+status_is "standard input twice" 2
+err_has "is refused" "standard input, which can be read once"
+
 head -c 3000000 /dev/urandom >large
 run refuge put - <large
 out_is "a blob larger than a record" "$(sha large)  -"
