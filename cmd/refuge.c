@@ -4,6 +4,7 @@
 #include "cmd/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,6 +118,22 @@ static int flush_stdout(struct rf_cli *cli, int code)
     return code ? code : RF_EXIT_FAILED;
 }
 
+/* Who starts us with 0, 1 or 2 closed must not find the files we open in their place. What was
+ * closed fails as it would: nothing can be read from 0, nothing written to 1 and 2. */
+static bool fill_standard_files(void)
+{
+    int fd;
+
+    for (int i = 0; i <= STDERR_FILENO; i++) {
+        if (fcntl(i, F_GETFD) >= 0 || errno != EBADF)
+            continue;
+        fd = open("/dev/null", i == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest: it is i */
+        if (fd != i)
+            return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     struct rf_cli cli = {.program = argv[0], .argv = argv, .argc = argc,
@@ -124,6 +141,8 @@ int main(int argc, char **argv)
     struct rf_error err = {0};
     int code;
 
+    if (!fill_standard_files())
+        return RF_EXIT_FAILED;
     out_init(&cli.out);
     cli.out.json = has_word(argc, argv, "--json");
     cli.out.quiet = has_word(argc, argv, "--quiet");

@@ -120,6 +120,21 @@ else
     skip "a full stdout" "no /dev/full"
 fi
 
+# Whoever starts it with standard files closed must not find its own in their place.
+(exec <&-; exec "$REFUGE" put - >"$out" 2>"$err")
+status=$?
+status_is "put - without a standard input" 1
+err_has "says so" "standard input"
+(exec >&-; exec "$REFUGE" ls --long 2>"$err")
+status=$?
+status_is "ls without a standard output" 1
+err_has "says so" "cannot write to standard output"
+(exec <&- >&- 2>&-; exec "$REFUGE" put x.json)
+status=$?
+is "without any of them it fails too" "$status" 1
+run refuge store verify
+status_is "and nothing was written where it should not be" 0
+
 # Another process holds the store.
 background sh -c "sleep 60 | '$REFUGE' put -"
 holder=$pid

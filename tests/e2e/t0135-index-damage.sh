@@ -52,6 +52,21 @@ for tables in "refuge_lanes refuge_lane_mappers" refuge_lanes refuge_lane_mapper
 done
 mends "a lost table"
 
+rm -rf "$REFUGE_HOME/index"
+cp -a good "$REFUGE_HOME/index"
+: >"$index"
+for command in doctor "index status"; do
+    # shellcheck disable=SC2086
+    run refuge $command
+    cat "$out" >>"$err"
+    status_is "a file of no bytes: $command" 1
+    err_has "says what to do" "is empty: it was never made, or its content was lost; 'refuge index run main' makes it"
+done
+run refuge index run main
+status_is "which makes it" 0
+run refuge sql --csv 'select count(*) as n from record'
+out_has "with its rows" 2
+
 # The header of the file: first letters, page size, versions of its format, owner.
 for byte in 0 16 18 19 68; do
     rm -rf "$REFUGE_HOME/index"
