@@ -170,13 +170,16 @@ static enum rf_status get_through(struct get *get, const struct rf_blobref *ref,
     return status;
 }
 
+/* was: of the file that is replaced, or NULL; the new one gets its mode. */
 static enum rf_status get_whole(struct get *get, const struct rf_blobref *ref, const char *path,
-                                struct rf_error *err)
+                                const struct stat *was, struct rf_error *err)
 {
     enum rf_status status;
     char *temporary = temporary_name(path);
 
-    get->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    get->fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, was ? 0600 : 0666);
+    if (get->fd >= 0 && was)
+        (void)!fchmod(get->fd, was->st_mode & 07777); /* some file systems know no modes */
     if (get->fd < 0)
         status = rf_error_errno(err, rf_status_of_errno(errno), errno, "cannot make '%s'", path);
     else
@@ -194,12 +197,15 @@ static enum rf_status get_one(struct get *get, const struct rf_blobref *ref, con
 
     if (!path)
         return copy_ref(get, ref, err);
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return rf_error_set(err, RF_INVALID, "cannot write '%s': it is a folder", path);
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return get_through(get, ref, path, err);
-    target = realpath(path, NULL); /* NULL: there is nothing yet */
-    status = get_whole(get, ref, target ? target : path, err);
+    target = realpath(path, NULL);
+    if (!target || stat(target, &st) != 0) /* there is nothing yet */
+        status = get_whole(get, ref, path, NULL, err);
+    else if (S_ISDIR(st.st_mode))
+        status = rf_error_set(err, RF_INVALID, "cannot write '%s': it is a folder", path);
+    else if (S_ISREG(st.st_mode))
+        status = get_whole(get, ref, target, &st, err);
+    else
+        status = get_through(get, ref, path, err);
     free(target);
     return status;
 }

@@ -107,15 +107,15 @@ static int run_command(struct rf_cli *cli)
 /* What stdio still holds must reach the reader; a reader that left is no error. */
 static int flush_stdout(struct rf_cli *cli, int code)
 {
+    int cause = cli->out.failed;
+
     errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !cause)
+        cause = errno ? errno : EIO;
+    if (cause == 0 || cause == EPIPE)
         return code;
-    if (cli->out.failed)
-        errno = cli->out.failed;
-    if (errno == EPIPE || errno == 0)
-        return code;
-    rf_warn(cli, "cannot write to standard output: %s", strerror(errno));
-    return code ? code : RF_EXIT_FAILED;
+    rf_warn(cli, "cannot write to standard output: %s", strerror(cause));
+    return code == RF_EXIT_OK || code == RF_EXIT_SET_ASIDE ? RF_EXIT_FAILED : code;
 }
 
 /* Who starts us with 0, 1 or 2 closed must not find the files we open in their place. What was

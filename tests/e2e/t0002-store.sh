@@ -44,6 +44,9 @@ run refuge get --raw "$file"
 out_has "get --raw the file blob" '{"!refuge":"'
 run refuge get -o copy "$file"
 ok "get -o writes a file" cmp -s copy x.json
+chmod 600 copy
+refuge get -q -o copy "$file"
+is "a file that is replaced keeps its mode" "$(stat -c %a copy)" 600
 ln -s copy link
 refuge get -q -o link "$file"
 ok "get -o writes where a symlink leads" test -L link

@@ -116,6 +116,10 @@ if [ -w /dev/full ]; then
     "$REFUGE" ls >/dev/full 2>"$err"
     is "a full stdout: status 1" $? 1
     err_has "is told" "cannot write to standard output"
+    echo '{"kind": "person"}' | "$REFUGE" put -q - >/dev/null
+    "$REFUGE" index run main -q 2>/dev/null
+    "$REFUGE" search person >/dev/full 2>"$err"
+    is "so it is of search" $? 1
 else
     skip "a full stdout" "no /dev/full"
 fi
