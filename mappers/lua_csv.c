@@ -7,6 +7,11 @@
  * empty ones are passed over; a byte order mark is no part of the first cell. Bytes of a cell that
  * are no UTF-8 are read as Windows-1252, which most such files are in.
  *
+ * Where a quote does not end nobody knows the rows behind it. That is an error, or, for who asks
+ * for it, the end of the rows: the last answer is where that row begins. Then a quote that is open
+ * QUOTE_MAX bytes after the beginning of its row is one that does not end, too: a row has to fit
+ * the heap to be told from its end.
+ *
  * Columns are named by the first row: an empty name becomes column_N, a repeated one name_2 (_3 and
  * so on). A cell beyond the header is column_N; a row that ends early has no such cells.
  *
@@ -24,6 +29,7 @@
 #define CELLS_MAX 10000
 #define SNIFF_SIZE ((size_t)64 * 1024)
 #define SNIFF_LINES 20
+#define QUOTE_MAX ((size_t)7 << 20)           /* bytes of a row; the default heap can hold them */
 #define PIECE_SIZE (1u << 20)                 /* bytes of a piece, about */
 #define PIECE_MADE_MAX ((uint64_t)8 << 20)    /* bytes of JSON that a piece makes, about */
 
@@ -37,6 +43,8 @@ struct reader {
     uint64_t offset; /* of the next row */
     size_t columns;  /* that have names */
     size_t lines;    /* line ends passed, for words of an error */
+    bool broken;     /* a quote that does not end ends the rows */
+    bool cut;        /* it did: offset is where its row begins */
 };
 
 /* Where a cell's content is. */
@@ -175,7 +183,8 @@ static struct rf_bytes cell_text(lua_State *L, const struct cell *cell)
 
 /* ---- finding the delimiter ---- */
 
-/* How well a delimiter fits the first lines: cells of each when they agree, 0 otherwise. */
+/* How well a delimiter fits the first lines: cells of each when they agree, 0 otherwise. A row whose
+ * quote does not end tells nothing. */
 static size_t agreeing(struct rf_bytes text, uint8_t delimiter, bool whole)
 {
     size_t agreed = 0, lines = 0;
@@ -186,7 +195,7 @@ static size_t agreeing(struct rf_bytes text, uint8_t delimiter, bool whole)
         struct cell cell;
         size_t cells = 1;
 
-        if (!end.whole && !whole && lines > 0)
+        if (lines > 0 ? end.quoted || (!end.whole && !whole) : end.quoted && whole)
             break;
         for (size_t at = 0; next_cell(row, &at, delimiter, &cell);)
             cells++;
@@ -219,10 +228,13 @@ static uint8_t sniff(struct rf_bytes text, bool whole)
     if (most > 1)
         return best;
     for (size_t i = 0; i < sizeof candidates; i++) {
-        struct rf_bytes row = rf_bytes(text.data, find_end(text, candidates[i]).size);
+        struct row_end end = find_end(text, candidates[i]);
+        struct rf_bytes row = rf_bytes(text.data, end.size);
         struct cell cell;
         size_t cells = 1;
 
+        if (end.quoted && whole)
+            continue;
         for (size_t at = 0; next_cell(row, &at, candidates[i], &cell);)
             cells++;
         if (cells > most) {
@@ -264,6 +276,20 @@ static void begin(lua_State *L, struct reader *reader, int window, uint8_t given
 
 /* ---- rows ---- */
 
+/* Whether a row begins whose quote does not end, as far as can be seen. */
+static bool is_cut(const struct reader *reader, struct rf_bytes text, const struct row_end *end,
+                   bool last)
+{
+    struct row_end bounded;
+
+    if (end->quoted && last)
+        return true;
+    if (!reader->broken || text.size <= QUOTE_MAX || end->next <= QUOTE_MAX)
+        return false;
+    bounded = find_end(rf_bytes(text.data, QUOTE_MAX), reader->delimiter);
+    return !bounded.whole && bounded.quoted;
+}
+
 /* The next row that is not empty. false: no more. row is lent until the window moves. */
 static bool next_row(lua_State *L, struct reader *reader, int window, struct rf_bytes *row,
                      uint64_t *offset, const char *what)
@@ -272,17 +298,24 @@ static bool next_row(lua_State *L, struct reader *reader, int window, struct rf_
     struct row_end end;
     struct rf_bytes text;
     size_t want;
+    bool last;
 
-    for (;;) {
+    while (!reader->cut) {
         for (want = 1;; want = text.size * 2) {
+            if (reader->broken && text.size <= QUOTE_MAX && want > QUOTE_MAX)
+                want = QUOTE_MAX + 1;
             text = rf_host_window(L, window, reader->offset, want, what);
             if (text.size == 0)
                 return false;
             end = find_end(text, reader->delimiter);
-            if (end.whole || reader->offset + text.size == w->size)
+            last = reader->offset + text.size == w->size;
+            reader->cut = is_cut(reader, text, &end, last);
+            if (end.whole || last || reader->cut)
                 break;
         }
-        if (end.quoted)
+        if (reader->cut && reader->broken)
+            return false;
+        if (reader->cut)
             rf_host_error(L, "%s: the row at line %zu has a quoted cell that does not end", what,
                           reader->lines + 1);
         if (!end.whole && end.size > 0 && text.data[end.size - 1] == '\r')
@@ -296,6 +329,28 @@ static bool next_row(lua_State *L, struct reader *reader, int window, struct rf_
         if (row->size > 0)
             return true;
     }
+    return false;
+}
+
+/* No header is to be had. */
+static void check_header(lua_State *L, const struct reader *reader, const char *what)
+{
+    if (reader->cut)
+        rf_host_error(L, "%s: the header at line %zu has a quoted cell that does not end", what,
+                      reader->lines + 1);
+}
+
+/* Push offset and size of the rest, and its line; the rows are over then. How many. */
+static int push_cut(lua_State *L, struct reader *reader, int window)
+{
+    const struct rf_window *w = lua_touserdata(L, window);
+
+    lua_pushnumber(L, (lua_Number)reader->offset);
+    lua_pushnumber(L, (lua_Number)(w->size - reader->offset));
+    lua_pushnumber(L, (lua_Number)(reader->lines + 1));
+    reader->offset = w->size;
+    reader->cut = false;
+    return 3;
 }
 
 static void push_cell(lua_State *L, const struct cell *cell)
@@ -383,6 +438,7 @@ static void push_names(lua_State *L, struct reader *reader, int window, const ch
     lua_pushvalue(L, -1);
     lua_rawseti(L, names, 0);
     more = next_row(L, reader, window, &row, &offset, what);
+    check_header(L, reader, what);
     while (more) {
         more = next_cell(row, &at, reader->delimiter, &cell);
         if (reader->columns == CELLS_MAX)
@@ -532,8 +588,12 @@ static int reader_step(lua_State *L)
     what = form_names[reader->form];
     lua_getfenv(L, 1);
     lua_rawgeti(L, 2, WINDOW);
-    if (!next_row(L, reader, 3, &row, &offset, what))
-        return 0;
+    if (!next_row(L, reader, 3, &row, &offset, what)) {
+        if (!reader->cut)
+            return 0;
+        lua_pushboolean(L, 0);
+        return 1 + push_cut(L, reader, 3);
+    }
     if (reader->form == FORM_JSON)
         push_json(L, reader, row, 2, what);
     else if (reader->form == FORM_RECORDS)
@@ -545,17 +605,25 @@ static int reader_step(lua_State *L)
     return 3;
 }
 
-static uint8_t given_delimiter(lua_State *L, const char *what)
+static uint8_t get_options(lua_State *L, bool *broken, const char *what)
 {
     uint8_t delimiter = 0;
 
+    *broken = false;
     if (lua_isnoneornil(L, 2))
         return 0;
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_pushnil(L);
     while (lua_next(L, 2)) {
-        if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), "delimiter") != 0)
-            rf_host_error(L, "%s: the only option is 'delimiter'", what);
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+
+        if (strcmp(name, "broken") == 0) {
+            *broken = lua_toboolean(L, -1);
+            lua_pop(L, 1);
+            continue;
+        }
+        if (strcmp(name, "delimiter") != 0)
+            rf_host_error(L, "%s: the options are 'delimiter' and 'broken'", what);
         if (lua_type(L, -1) != LUA_TSTRING || lua_objlen(L, -1) != 1 ||
             strchr("\"\r\n", *lua_tostring(L, -1)))
             rf_host_error(L, "%s: a delimiter is one byte, no quote and no line end", what);
@@ -569,13 +637,14 @@ static uint8_t given_delimiter(lua_State *L, const char *what)
 static int push_reader(lua_State *L, enum form form)
 {
     const char *what = form_names[form];
-    uint8_t given = given_delimiter(L, what);
+    bool broken;
+    uint8_t given = get_options(L, &broken, what);
     struct reader *reader;
     char delimiter;
 
     lua_settop(L, 1);
     reader = lua_newuserdata(L, sizeof *reader); /* 2 */
-    *reader = (struct reader){.tag = RF_TAG_WINDOW, .form = form};
+    *reader = (struct reader){.tag = RF_TAG_WINDOW, .form = form, .broken = broken};
     lua_createtable(L, 3, 0);                    /* 3: its environment */
     rf_host_push_window(L, 1, what);             /* 4 */
     begin(L, reader, 4, given, what);
@@ -621,7 +690,8 @@ static int csv_json(lua_State *L)
 /* ---- pieces ---- */
 
 /* Upvalues: the reader, size of a piece, bytes of the header. Answers offset and size of the next
- * run of whole rows. It ends early where short rows under a long header would make much JSON. */
+ * run of whole rows. It ends early where short rows under a long header would make much JSON. What
+ * begins with a row whose quote does not end is no such run: its line is a third answer. */
 static int piece_step(lua_State *L)
 {
     static const char what[] = "csv.pieces";
@@ -645,14 +715,14 @@ static int piece_step(lua_State *L)
         made += header + 8 * reader->columns + 2 * row.size;
     }
     if (!any)
-        return 0;
+        return reader->cut ? push_cut(L, reader, 3) : 0;
     lua_pushnumber(L, (lua_Number)start);
     lua_pushnumber(L, (lua_Number)(reader->offset - start));
     return 2;
 }
 
-/* csv.pieces(source, options): an iterator over offset and size of runs of whole rows, and the head
- * that makes a text of its own of each: its delimiter and the header. */
+/* csv.pieces(source, options, size): an iterator over offset and size of runs of whole rows, and
+ * the head that makes a text of its own of each: its delimiter and the header. */
 static int csv_pieces(lua_State *L)
 {
     static const char what[] = "csv.pieces";
@@ -662,13 +732,13 @@ static int csv_pieces(lua_State *L)
     uint64_t offset;
     luaL_Buffer head;
     struct cell cell;
-    uint8_t given = given_delimiter(L, what);
+    bool more, broken;
+    uint8_t given = get_options(L, &broken, what);
     size_t at = 0;
-    bool more;
 
     lua_settop(L, 1);
     reader = lua_newuserdata(L, sizeof *reader); /* 2 */
-    *reader = (struct reader){.tag = RF_TAG_WINDOW, .form = FORM_ROWS};
+    *reader = (struct reader){.tag = RF_TAG_WINDOW, .form = FORM_ROWS, .broken = broken};
     lua_createtable(L, 3, 0);                    /* 3: its environment */
     rf_host_push_window(L, 1, what);             /* 4 */
     begin(L, reader, 4, given, what);
@@ -677,6 +747,7 @@ static int csv_pieces(lua_State *L)
     lua_pushvalue(L, 3);
     lua_setfenv(L, 2);
     more = next_row(L, reader, 4, &row, &offset, what);
+    check_header(L, reader, what);
     luaL_buffinit(L, &head);
     luaL_addlstring(&head, "sep=", 4);
     luaL_addchar(&head, (char)reader->delimiter);

@@ -28,6 +28,8 @@ sys.setrecursionlimit(8000)
 
 JSON_MEDIA, LINES_MEDIA = "application/json", "application/x-ndjson"
 CSV_MEDIA, TSV_MEDIA = "text/csv", "text/tab-separated-values"
+CSV_BROKEN = "application/vnd.refuge.csv-broken"
+QUOTE_MAX = 7 << 20  # bytes behind the beginning of a row where a quote must have ended
 ENDINGS = {"json": JSON_MEDIA, "geojson": JSON_MEDIA, "jsonl": LINES_MEDIA, "ndjson": LINES_MEDIA,
            "csv": CSV_MEDIA, "tsv": TSV_MEDIA, "tab": TSV_MEDIA}
 DEPTH_MAX = 1024
@@ -40,6 +42,14 @@ Item = collections.namedtuple("Item", "key name media data")
 
 class Bad(Exception):
     """The item is no JSON or CSV: a dead letter."""
+
+
+class OpenQuote(Bad):
+    """A quote of CSV does not end in the row that begins at self.at."""
+
+    def __init__(self, at):
+        super().__init__("a quoted cell does not end")
+        self.at = at
 
 
 # ---- JSON ----
@@ -207,16 +217,17 @@ def flatten(value, path=""):
 def csv_rows(data, delimiter):
     """Lists of cells as bytes; empty lines are passed over."""
     plain = re.compile(rb"[^\r\n%s]*" % re.escape(delimiter))
-    row, at = [], 0
+    row, at, start = [], 0, 0
     while at < len(data):
         cell = bytearray()
+        start = start if row else at
         if data[at:at + 1] == b'"':
             end = data.find(b'"', at + 1)
             while end >= 0 and data[end + 1:end + 2] == b'"':
                 cell += data[at + 1:end + 1]
                 at, end = end + 1, data.find(b'"', end + 2)
-            if end < 0:
-                raise Bad("a quoted cell does not end")
+            if end < 0 or end >= start + QUOTE_MAX:
+                raise OpenQuote(start)
             cell += data[at + 1:end]
             at = end + 1
             touched = True
@@ -246,11 +257,12 @@ def sniff(data):
     best, most = b",", 1
     for lines in (20, 1):
         for delimiter in (b",", b";", b"\t", b"|"):
+            counts = set()
             try:
-                rows = list(itertools.islice(csv_rows(data, delimiter), lines))
-            except Bad:
-                continue
-            counts = {len(row) for row in rows}
+                for row in itertools.islice(csv_rows(data, delimiter), lines):
+                    counts.add(len(row))
+            except OpenQuote:
+                pass  # that row tells nothing
             if len(counts) == 1 and max(counts) > most:
                 best, most = delimiter, max(counts)
         if most > 1:
@@ -290,10 +302,17 @@ def csv_records(data, delimiter):
         data = data[7:] if data[5:7] == b"\r\n" else data[6:]
     rows = csv_rows(data, delimiter or sniff(data))
     names = header_names([cell_text(cell) for cell in next(rows, [])])
-    for row in rows:
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except OpenQuote as quote:  # what is behind it is one item that cannot be read
+            yield data[quote.at:], CSV_BROKEN
+            return
         if len(row) > len(names):
             names = header_names(names + [""] * (len(row) - len(names)))
-        yield canonical(dict(zip(names, map(cell_text, row))))
+        yield canonical(dict(zip(names, map(cell_text, row)))), JSON_MEDIA
 
 
 # ---- items ----
@@ -342,7 +361,9 @@ class Expected:
             return [], [part_of(item.data.decode("utf-16").encode(), item.media)]
         if item.media in (CSV_MEDIA, TSV_MEDIA):
             delimiter = b"\t" if item.media == TSV_MEDIA else None
-            return [], [part_of(data) for data in csv_records(item.data, delimiter)]
+            return [], [part_of(*part) for part in csv_records(item.data, delimiter)]
+        if item.media == CSV_BROKEN:
+            raise Bad("the rest of a text behind a quote that does not end")
         if item.media not in (JSON_MEDIA, LINES_MEDIA):
             return [], []
         data = item.data[3:] if item.data.startswith(BOM) else item.data

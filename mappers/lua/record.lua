@@ -11,12 +11,15 @@
 -- null; kind is string, number, boolean or null; number holds a number's value. Empty objects and
 -- arrays have no scalars and so no rows.
 --
--- One broken record of an array fails its whole file, and so does a quote of CSV that does not end,
--- for where rows end cannot be known then: the message says which line, and nothing of the file is
--- kept. Of JSON lines a line that is no object is an item of its own, named
--- by its number ("line 7"), which fails alone or, when it is other JSON, is one record. JSON lines
--- are a text whose first line is an object and not all, or whose media type says so; without one
--- line that is an object the file fails.
+-- One broken record of an array fails its whole file: the message says which line, and nothing of
+-- the file is kept. Where a quote of CSV does not end, or is open 7 MiB behind the beginning of its
+-- row, nobody knows the rows behind it: the rows before are kept, and the text from that row on is
+-- an item of its own, named by its line ("line 7"), which fails. In the header, the file fails.
+--
+-- Of JSON lines a line that is no object is an item of its own, named by its number, which fails
+-- alone or, when it is other JSON, is one record. JSON lines are a text whose first line is an
+-- object and not all, or whose media type says so; without one line that is an object the file
+-- fails.
 --
 -- A text in UTF-16 becomes one item, the same in UTF-8.
 --
@@ -37,10 +40,16 @@ local function split(emit, records, media)
     end
 end
 
+local CSV_BROKEN = "application/vnd.refuge.csv-broken"
+
 local function split_csv(emit, blob, delimiter)
     local part = emit.part
-    for text in csv.json(blob, { delimiter = delimiter }) do
-        part { bytes = text, media = "application/json" }
+    for text, offset, size, line in csv.json(blob, { delimiter = delimiter, broken = true }) do
+        if text then
+            part { bytes = text, media = "application/json" }
+        else
+            part { offset = offset, size = size, media = CSV_BROKEN, name = line_name(line) }
+        end
     end
 end
 
@@ -51,9 +60,13 @@ local JSON_PIECE = "application/vnd.refuge.json-piece"
 local CSV_PIECE = "application/vnd.refuge.csv-piece"
 
 local function cut_csv(emit, blob, delimiter)
-    local pieces, head = csv.pieces(blob, { delimiter = delimiter })
-    for offset, size in pieces do
-        emit.part { head = head, offset = offset, size = size, media = CSV_PIECE }
+    local pieces, head = csv.pieces(blob, { delimiter = delimiter, broken = true })
+    for offset, size, line in pieces do
+        if line then
+            emit.part { offset = offset, size = size, media = CSV_BROKEN, name = line_name(line) }
+        else
+            emit.part { head = head, offset = offset, size = size, media = CSV_PIECE }
+        end
     end
 end
 
@@ -103,12 +116,12 @@ end
 
 return {
     name = "record",
-    version = "2",
+    version = "3",
     title = "Records of JSON and CSV files, one row per value",
     match = {
         media = {
             "application/json", "application/*+json", "application/x-ndjson",
-            "text/csv", "text/tab-separated-values", JSON_PIECE, CSV_PIECE,
+            "text/csv", "text/tab-separated-values", JSON_PIECE, CSV_PIECE, CSV_BROKEN,
         },
     },
     splits = true,
@@ -124,6 +137,8 @@ return {
         local media = blob.media
         if media == CSV_PIECE then
             return split_csv(emit, blob)
+        elseif media == CSV_BROKEN then
+            error("a quote in this row does not end, so where rows end is not known from here on", 0)
         elseif media == JSON_PIECE then
             return split(emit, json.objects(blob), "application/json")
         elseif is_utf16(blob) then
@@ -172,6 +187,19 @@ return {
             filename = "people.csv",
             parts = 2,
             rows = {},
+        },
+        {
+            name = "a quote that does not end",
+            blob = 'name,town\nAda,London\n"Grace,New York\nAlan,Wilmslow\n',
+            filename = "people.csv",
+            parts = 2,
+            rows = {},
+        },
+        {
+            name = "in the header",
+            blob = 'name,"town\nAda,London\n',
+            filename = "people.csv",
+            error = "line 1",
         },
         { name = "a broken line", blob = '{"a":1}\n{"a":}\n{"a":2}', parts = 3, rows = {} },
         { name = "one line", blob = '{"a":}', filename = "a.json", error = "line 1" },

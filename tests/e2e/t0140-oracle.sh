@@ -61,6 +61,11 @@ write("sep.csv", 'sep=;\na;b\n1;2\n')
 write("bom.csv", b'\xef\xbb\xbfk,v\n1,2\n')
 write("bars.csv", 'a|b|c\n1|2|3\n')
 write("unended.csv", 'a,b\n"1,2\n')
+write("unended-header.csv", 'a,"b\n1,2\n')
+write("unended-late.csv", '\xef\xbb\xbfa;b\r\n1;"x\ny"\r\n\r\n3;"4"",\r\n5;6\r\n')
+write("unended-doubled.csv", 'a,b\n1,2\n3,"4""\n5,""\n')
+write("unended-other.csv", 'a;x,b\nc;2,"d\n')
+write("unended-first.tsv", '"a\tb\n')
 write("header-only.csv", 'a,b\n')
 write("tabs.tsv", 'a\tb\n1\t"2\t3"\n')
 
@@ -74,6 +79,12 @@ def quoted(text):
 write("large.csv", 'id,"two\nlines",na"me,\n' + "".join(
     '%d,%s,plain,%s\n%s' % (n, quoted(wide(n)), n if n % 3 else "x,y", "\n" if n % 50 == 0 else "")
     for n in range(300)))
+write("large-unended.csv", "id,text\n" + "".join("%d,%s\n" % (n, quoted(wide(n))) for n in range(300)) +
+      '300,"open\n' + "".join("%d,plain\n" % n for n in range(2000)))
+write("large-unended-early.csv", 'id;text\n1;one\n2;"two\n' + "".join(
+    "%d;plain text\n" % n for n in range(700000)) + '"')
+write("large-unended-first.csv", 'id;text\n"2;two\n' + "".join(
+    "%d;plain text\n" % n for n in range(200000)))
 write("large.tsv", "id\ttext\r\n" + "".join("%d\t%s\r\n" % (n, quoted(wide(n))) for n in range(250)))
 write("large-latin.csv", b"sep=;\nk;v\n" + b"".join(
     b"%d;%s\n" % (n, b"na\xefve " * 1500) for n in range(250)))
@@ -124,8 +135,12 @@ for number in range(40):
     def cell(text):
         plain = text and not set(text) & set('"\n\r' + delimiter)
         return text if plain else '"%s"' % text.replace('"', '""')
-    write("table%02d.csv" % number,
-          end.join(delimiter.join(map(cell, line)) for line in lines) + rng.choice(["", end]))
+    text = end.join(delimiter.join(map(cell, line)) for line in lines) + rng.choice(["", end])
+    write("table%02d.csv" % number, text)
+    quotes = [at for at, c in enumerate(text) if c == '"']
+    if quotes:  # one is missing
+        at = rng.choice(quotes)
+        write("unended%02d.csv" % number, text[:at] + text[at + 1:])
 PYTHON
 
 run refuge init
@@ -146,6 +161,8 @@ out_matches "a broken line costs itself alone" '^999'
 run refuge index errors
 out_has "and is named by its number" "line 501 of thousand.jsonl"
 out_has "also in a large file" "line 286 of large-broken.jsonl"
+out_has "a quote of CSV that does not end costs what is behind it" "line 5 of unended-late.csv"
+out_has "which has its line in a large file, too" "line 270302 of large-unended.csv"
 out_matches "a file without a good line is set aside whole" '^all-broken.jsonl$'
 run python3 "$source_dir/tests/oracle.py" "$REFUGE_HOME" --refuge "$REFUGE" --log
 status_is "the oracle finds no other row" 0

@@ -266,6 +266,15 @@ static void csv(void **state)
         {"(function() local t = {} for r, at, size in csv.records('n;v\\nx;1\\ny;2') do "
          "t[#t + 1] = r.n .. r.v .. at .. '+' .. size end return table.concat(t, ' ') end)()",
          "x14+3 y28+3"},
+        {"(function() local t = {} for r, at, size, line in csv.json('n;v\\nx;1\\n\\n\"y;2\\nz;3', "
+         "{ broken = true }) do t[#t + 1] = (r or 'line ' .. line) .. at .. '+' .. size end "
+         "return table.concat(t, ' ') end)()",
+         "{\"n\":\"x\",\"v\":\"1\"}4+3 line 49+8"},
+        {"(function() local t = {} for at, size, line in csv.pieces('n;v\\nx;1\\ny;2\\n\"z;\"\"3\\n', "
+         "{ broken = true }, 4) do t[#t + 1] = at .. '+' .. size .. (line or '') end "
+         "return table.concat(t, ' ') end)()",
+         "4+4 8+4 12+74"},
+        {"csv.json('\"v\\nx;1', { broken = true })", NULL},
         {"table.concat(select(2, csv.records('n;v\\nx;1')), ',')", "n,v"},
         {"select(2, csv.rows('n;v\\nx;1'))", ";"},
     };
