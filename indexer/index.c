@@ -587,7 +587,8 @@ static enum rf_status open_parts(struct rf_index *index, struct rf_error *err)
     struct rf_sink_options sink = {.create = true, .write = true,
                                    .lock_timeout_ms = o->lock_timeout_ms,
                                    .cache_bytes = o->cache_bytes,
-                                   .reader = o->reader};
+                                   .reader = o->reader,
+                                   .mend = o->rebuild};
     struct rf_pool_options pool = {.program = o->mapper_program, .workers = o->workers,
                                    .jit_off = o->jit_off};
     struct rf_pool_source source = {read_item, need_stat, need_read, index};

@@ -251,6 +251,7 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
     enum rf_status status;
 
     rebuilt.sink_url = url;
+    rebuilt.reader = NULL; /* a role of the server's; nobody else reads the throw-away index */
     rebuilt.rebuild = false;
     if (rebuilt.shuffle_seed == 0 &&
         getrandom(&rebuilt.shuffle_seed, sizeof rebuilt.shuffle_seed, 0) < 0)

@@ -39,7 +39,8 @@ enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 2
 /* ---- libpq, loaded at the first connection (core/load.h) ---- */
 
 #define FUNCTIONS(X)                                                                            \
-    X(PQcancel) X(PQclear) X(PQcmdTuples) X(PQconnectPoll) X(PQconnectStartParams) X(PQconninfo)\
+    X(PQcancel) X(PQclear) X(PQcmdTuples) X(PQconnectPoll) X(PQconnectStartParams)              \
+    X(PQconnectionNeedsPassword) X(PQconninfo)                                                  \
     X(PQconninfoFree) X(PQconninfoParse) X(PQconsumeInput) X(PQenterPipelineMode)               \
     X(PQerrorMessage) X(PQexec) X(PQexecParams) X(PQexitPipelineMode) X(PQfinish) X(PQfname)    \
     X(PQfreeCancel) X(PQfreemem) X(PQftype) X(PQgetCancel) X(PQgetResult) X(PQgetisnull)        \
@@ -327,17 +328,44 @@ static bool finish_connecting(PGconn *conn)
     return state == PGRES_POLLING_OK;
 }
 
+/* What libpq says of each host it tried, in one line; the hints between them are left out. */
+static void join_words(const char *words, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int length; *words && used < size; words += length + (words[length] == '\n')) {
+        length = line_size(words);
+        if (*words != '\t' && length)
+            used += (size_t)snprintf(out + used, size - used, "%s%.*s", used ? "; " : "", length,
+                                     words);
+    }
+}
+
+/* What to do about a refusal on our side of the wire, where there is no SQLSTATE; NULL: it is none,
+ * and trying again may help. */
+static const char *own_refusal(const struct rf_pg *pg, const char *words)
+{
+    if (pq.PQconnectionNeedsPassword(pg->conn))
+        return advice_of("28");
+    if (strstr(words, "certificate")) /* libpq has no other sign of it */
+        return "; look at sslmode and sslrootcert in the URL, and at the server's certificate";
+    return NULL;
+}
+
 /* Why the server was not reached; its SQLSTATE stands in the words. */
 static enum rf_status refused(struct rf_pg *pg, struct rf_error *err)
 {
     const char *words = pq.PQerrorMessage(pg->conn), *fatal = strstr(words, "FATAL:  ");
+    const char *advice = own_refusal(pg, words);
+    char line[600];
     size_t size;
 
     if (!fatal) {
-        if (!words[0])
-            words = "no answer in time";
-        return rf_error_set(err, RF_UNAVAILABLE, "cannot reach index '%s': %.*s", pg->name,
-                            line_size(words), words);
+        join_words(words[0] ? words : "no answer in time", line, sizeof line);
+        return rf_error_set(err, advice ? RF_DENIED : RF_UNAVAILABLE,
+                            "cannot %s index '%s': %s%s", advice ? "open" : "reach", pg->name,
+                            line, advice ? advice : "");
     }
     fatal += 8;
     size = strspn(fatal, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ");

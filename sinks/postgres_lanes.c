@@ -62,7 +62,7 @@ static enum rf_status damaged(struct rf_postgres *sink, const char *what, struct
 {
     return rf_error_set(err, RF_CORRUPT,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
-                        "again by 'refuge index run'",
+                        "again",
                         rf_pg_name(sink->pg), what);
 }
 
@@ -94,9 +94,13 @@ static enum rf_status find_tops(struct rf_postgres *sink, struct rf_pg_lane *lan
 
     for (size_t i = 0; !status && !mapper->edges_only && i < mapper->decl->table_count; i++) {
         struct rf_pg_table *table = &mapper->tables[i];
+        struct rf_error why = {0};
         char sql[RF_POSTGRES_NAME + 64];
         snprintf(sql, sizeof sql, "SELECT max(blob) FROM \"%s\"", table->name);
-        status = rf_pg_int(sink->pg, &table->top, 0, err, sql, "");
+        status = rf_pg_int(sink->pg, &table->top, 0, &why, sql, "");
+        if (status)
+            status = rf_error_set(err, status, "%s%s", why.message,
+                                  status == RF_CORRUPT ? "; run 'refuge index rebuild'" : "");
         if (table->top > lane->top)
             lane->top = table->top;
     }
@@ -184,7 +188,8 @@ static enum rf_status load_tables(struct rf_postgres *sink, struct rf_pg_lane *l
     "FROM refuge_lane_mappers l JOIN refuge_mappers m USING(identity) "                         \
     "WHERE l.lane = $1 ORDER BY l.ordinal, l.id"
 
-static enum rf_status load_mappers(struct rf_postgres *sink, struct rf_pg_lane *lane,
+/* tops: with what a writer needs to know of the rows. */
+static enum rf_status load_mappers(struct rf_postgres *sink, struct rf_pg_lane *lane, bool tops,
                                    struct rf_error *err)
 {
     struct rf_pg_rows *rows = NULL;
@@ -209,11 +214,11 @@ static enum rf_status load_mappers(struct rf_postgres *sink, struct rf_pg_lane *
         mapper->decl = decl;
         lane->mapper_count++;
         status = load_tables(sink, lane, mapper, err);
-        if (!status && sink->base.write)
+        if (!status && tops)
             status = find_tops(sink, lane, mapper, err);
     }
     rf_pg_rows_free(rows);
-    if (!status && sink->base.write)
+    if (!status && tops)
         status = find_own_top(sink, lane, err);
     return status ? status : check_texts(sink, lane->id, err);
 }
@@ -238,8 +243,8 @@ void rf_postgres_forget_lanes(struct rf_postgres *sink)
     }
 }
 
-static enum rf_status load_lane(struct rf_postgres *sink, uint32_t id, struct rf_pg_lane **out,
-                                struct rf_error *err)
+static enum rf_status load_lane(struct rf_postgres *sink, uint32_t id, bool tops,
+                                struct rf_pg_lane **out, struct rf_error *err)
 {
     struct rf_pg_rows *rows = NULL;
     struct rf_pg_lane *lane;
@@ -268,7 +273,7 @@ static enum rf_status load_lane(struct rf_postgres *sink, uint32_t id, struct rf
     lane->live = rf_pg_int_at(rows, 0, 1) != 0;
     lane->full = rf_pg_int_at(rows, 0, 2) != 0;
     rf_pg_rows_free(rows);
-    status = load_mappers(sink, lane, err);
+    status = load_mappers(sink, lane, tops, err);
     if (status) {
         free_lane(lane);
         return status;
@@ -291,7 +296,7 @@ enum rf_status rf_postgres_lane_get(struct rf_postgres *sink, uint32_t id, struc
             return RF_OK;
         }
     }
-    status = load_lane(sink, id, &lane, err);
+    status = load_lane(sink, id, sink->base.write, &lane, err);
     if (!status) {
         assert(lane);
         lane->next = sink->lanes;
@@ -383,55 +388,144 @@ enum rf_status rf_postgres_lanes(struct rf_sink *base, struct rf_arena *arena,
 
 /* ---- what should be there ---- */
 
-/* Ask for no row of all its columns. */
-static enum rf_status check_table(struct rf_postgres *sink, const struct rf_pg_table *table,
-                                  struct rf_error *err)
+/* What is not there of a table, or is of another type; empty when all is as it was made. */
+static enum rf_status find_changes(struct rf_postgres *sink, const struct rf_pg_table *table,
+                                   struct rf_buf *out, struct rf_error *err)
 {
-    struct rf_error why = {0};
-    struct rf_buf sql;
+    static const char sql[] =
+        "SELECT CASE WHEN to_regclass($1) IS NULL THEN 'it is not there' ELSE (SELECT "
+        "string_agg('column ' || w.name || ' is ' || coalesce(format_type(a.atttypid, a.atttypmod) "
+        "|| ', not ' || w.type, 'not there'), '; ') FROM unnest($2, $3) w(name, type) LEFT JOIN "
+        "pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = w.name AND NOT "
+        "a.attisdropped WHERE a.atttypid IS DISTINCT FROM w.type::regtype::oid) END";
+    const struct rf_table *decl = table->decl;
+    size_t most = 4 + 2 * decl->column_count, count = 3;
+    const char **names = malloc(most * sizeof *names), **types = malloc(most * sizeof *types);
+    char quoted[RF_POSTGRES_NAME + 2], (*offsets)[RF_POSTGRES_NAME] = malloc(most * sizeof *offsets);
+    struct rf_pg_rows *rows = NULL;
     enum rf_status status;
 
-    rf_buf_init(&sql, 1 << 20);
-    rf_pg_put_sql(&sql, "SELECT id, ROW%s FROM \"%w\" LIMIT 0", strchr(table->target, '('),
-                  table->name);
-    status = rf_pg_exec(sink->pg, &why, "%s", rf_buf_text(&sql));
-    rf_buf_release(&sql);
-    if (status == RF_CORRUPT)
-        return rf_error_set(err, status,
-                            "%s: table '%s' was changed behind refuge's back; run 'refuge index "
-                            "rebuild'",
-                            why.message, table->name);
-    return status ? rf_error_set(err, status, "%s", why.message) : RF_OK;
+    if (!names || !types || !offsets)
+        abort();
+    names[0] = "id", names[1] = "blob", names[2] = "n";
+    types[0] = types[1] = types[2] = "bigint";
+    for (size_t i = 0; i < decl->column_count; i++) {
+        names[count] = decl->columns[i].name;
+        types[count++] = rf_postgres_type(decl->columns[i].type);
+        if (decl->columns[i].type != RF_TYPE_TIME)
+            continue;
+        snprintf(offsets[i], sizeof offsets[i], "%s_offset", decl->columns[i].name);
+        names[count] = offsets[i];
+        types[count++] = "integer";
+    }
+    if (table->search_count) {
+        names[count] = "search";
+        types[count++] = "tsvector";
+    }
+    snprintf(quoted, sizeof quoted, "\"%s\"", table->name);
+    status = rf_pg_query(sink->pg, &rows, err, sql, "tTT", quoted, names, count, types, count);
+    if (!status)
+        rf_buf_put_text(out, rf_pg_text_at(rows, 0, 0));
+    rf_pg_rows_free(rows);
+    free(names);
+    free(types);
+    free(offsets);
+    return status;
 }
 
-enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, struct rf_error *err)
+/* Make the table anew, and let its lane begin again: what it maps is written once more. */
+static enum rf_status mend_table(struct rf_postgres *sink, struct rf_pg_lane *lane,
+                                 const struct rf_pg_table *table, struct rf_error *err)
+{
+    struct rf_error why = {0};
+    enum rf_status status = rf_pg_exec(sink->pg, err, "BEGIN");
+
+    if (status)
+        return status;
+    status = rf_postgres_drop_table(sink, table->decl, lane->id, lane->live, &why);
+    if (status)
+        status = rf_error_set(err, strcmp(rf_pg_state(sink->pg), "2BP01") == 0 ? RF_DENIED : status,
+                              "table '%s' was changed behind refuge's back and cannot be made "
+                              "anew: %s",
+                              table->name, why.message);
+    if (!status)
+        status = rf_postgres_make_table(sink, table->id, table->decl, lane->id, lane->live, err);
+    if (!status)
+        status = rf_pg_exec(sink->pg, err,
+                            "UPDATE refuge_tables SET indexed = 0 WHERE id = %lld; UPDATE "
+                            "refuge_lanes SET position = '' WHERE id = %u",
+                            (long long)table->id, (unsigned)lane->id);
+    return rf_postgres_finish(sink, status, err);
+}
+
+static enum rf_status check_table(struct rf_postgres *sink, struct rf_pg_lane *lane,
+                                  const struct rf_pg_table *table, bool mend, struct rf_error *err)
+{
+    struct rf_buf changes;
+    enum rf_status status;
+
+    rf_buf_init(&changes, 1 << 20);
+    status = find_changes(sink, table, &changes, err);
+    if (!status && changes.size && mend)
+        status = mend_table(sink, lane, table, err);
+    else if (!status && changes.size)
+        status = rf_error_set(err, RF_CORRUPT,
+                              "index '%s': table '%s' was changed behind refuge's back: %.200s; "
+                              "run 'refuge index rebuild'",
+                              rf_pg_name(sink->pg), table->name, rf_buf_text(&changes));
+    rf_buf_release(&changes);
+    return status;
+}
+
+/* refuge's own tables: those that are missing, in words. */
+static enum rf_status check_own(struct rf_postgres *sink, struct rf_error *err)
 {
     static const char *const own[] = {"blobs", "refuge_facts", "refuge_lanes", "refuge_mappers",
-                                      "refuge_lane_mappers"};
+                                      "refuge_lane_mappers", "refuge_needs", "refuge_parks",
+                                      "refuge_dead_letters", "refuge_cuts", "refuge_tables",
+                                      "refuge_parts"};
     struct rf_pg_rows *rows = NULL;
-    enum rf_status status = RF_OK;
+    char what[300];
+    enum rf_status status;
 
-    for (size_t i = 0; !status && i < OWNED_COUNT + sizeof own / sizeof *own; i++) {
-        const char *name = i < OWNED_COUNT ? owned_tables[i] : own[i - OWNED_COUNT];
-        int64_t there;
-        char what[128];
-        status = rf_pg_int(sink->pg, &there, 0, err, "SELECT to_regclass($1) IS NOT NULL", "t",
-                           name);
-        snprintf(what, sizeof what, "table %s is not there", name);
-        if (!status && !there)
-            status = damaged(sink, what, err);
+    status = rf_pg_query(sink->pg, &rows, err,
+                         "SELECT string_agg(name, ', ') FROM unnest($1) u(name) WHERE "
+                         "to_regclass(name) IS NULL",
+                         "T", own, sizeof own / sizeof *own);
+    if (!status && !rf_pg_is_null(rows, 0, 0)) {
+        snprintf(what, sizeof what, "table %.250s is not there", rf_pg_text_at(rows, 0, 0));
+        status = damaged(sink, what, err);
     }
+    rf_pg_rows_free(rows);
+    return status;
+}
+
+static enum rf_status check_lane(struct rf_postgres *sink, uint32_t id, bool mend,
+                                 struct rf_error *err)
+{
+    struct rf_pg_lane *lane;
+    enum rf_status status = load_lane(sink, id, false, &lane, err);
+
+    if (status)
+        return status;
+    for (size_t i = 0; !status && i < lane->mapper_count; i++)
+        for (size_t k = 0; !status && !lane->mappers[i].edges_only &&
+                           k < lane->mappers[i].decl->table_count; k++)
+            status = check_table(sink, lane, &lane->mappers[i].tables[k], mend, err);
+    free_lane(lane);
+    return status;
+}
+
+enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, bool mend, struct rf_error *err)
+{
+    struct rf_pg_rows *rows = NULL;
+    enum rf_status status = check_own(sink, err);
+
     if (!status)
         status = rf_pg_query(sink->pg, &rows, err,
                              "SELECT id FROM refuge_lanes WHERE state <> 'dropping'", "");
-    for (size_t row = 0; !status && row < rf_pg_count(rows); row++) {
-        struct rf_pg_lane *lane;
-        status = rf_postgres_lane_get(sink, (uint32_t)rf_pg_int_at(rows, row, 0), &lane, err);
-        for (size_t i = 0; !status && i < lane->mapper_count; i++)
-            for (size_t k = 0; !status && !lane->mappers[i].edges_only &&
-                               k < lane->mappers[i].decl->table_count; k++)
-                status = check_table(sink, &lane->mappers[i].tables[k], err);
-    }
+    for (size_t row = 0; !status && row < rf_pg_count(rows); row++)
+        status = check_lane(sink, (uint32_t)rf_pg_int_at(rows, row, 0), mend, err);
     rf_pg_rows_free(rows);
     return status;
 }

@@ -170,14 +170,42 @@ static const char *const column_comments[][2] = {
     {"refuge_tables.indexed", "has the indexes that are made behind a first fill"},
 };
 
-static enum rf_status grant_all(struct rf_postgres *sink, struct rf_error *err)
+static enum rf_status run_sql(struct rf_postgres *sink, struct rf_buf *sql, struct rf_error *err)
 {
+    const char *text = rf_buf_text(sql);
+    enum rf_status status = text ? rf_pg_exec(sink->pg, err, "%s", text)
+                                 : rf_error_set(err, sql->failed, "a declaration is too long");
+
+    rf_buf_release(sql);
+    return status;
+}
+
+/* Of what is in the schema only what is ours to give. */
+enum rf_status rf_postgres_grant_all(struct rf_postgres *sink, struct rf_error *err)
+{
+    struct rf_pg_rows *rows = NULL;
+    struct rf_buf sql;
+    enum rf_status status;
+
     if (!sink->reader)
         return RF_OK;
-    return rf_pg_exec(sink->pg, err,
-                      "GRANT USAGE ON SCHEMA \"%w\" TO \"%w\"; "
-                      "GRANT SELECT ON ALL TABLES IN SCHEMA \"%w\" TO \"%w\"",
-                      rf_pg_schema(sink->pg), sink->reader, rf_pg_schema(sink->pg), sink->reader);
+    status = rf_pg_query(sink->pg, &rows, err,
+                         "SELECT c.relname::text FROM pg_class c JOIN pg_namespace s ON s.oid = "
+                         "c.relnamespace WHERE s.nspname = $1 AND c.relkind IN ('r', 'v') AND "
+                         "pg_has_role(c.relowner, 'USAGE') ORDER BY 1",
+                         "t", rf_pg_schema(sink->pg));
+    if (status)
+        return status;
+    rf_buf_init(&sql, 16 << 20);
+    rf_pg_put_sql(&sql, "GRANT USAGE ON SCHEMA \"%w\" TO \"%w\"", rf_pg_schema(sink->pg),
+                  sink->reader);
+    for (size_t row = 0; row < rf_pg_count(rows); row++)
+        rf_pg_put_sql(&sql, "%s\"%w\"", row ? ", " : "; GRANT SELECT ON ",
+                      rf_pg_text_at(rows, row, 0));
+    if (rf_pg_count(rows))
+        rf_pg_put_sql(&sql, " TO \"%w\"", sink->reader);
+    rf_pg_rows_free(rows);
+    return run_sql(sink, &sql, err);
 }
 
 /* A schema of this name that was made for us is used when it is empty. */
@@ -224,13 +252,13 @@ enum rf_status rf_postgres_make_schema(struct rf_postgres *sink, struct rf_error
     if (!status)
         status = rf_pg_exec(pg, err, "INSERT INTO refuge_format VALUES(%d)", RF_POSTGRES_FORMAT);
     if (!status)
-        status = grant_all(sink, err);
+        status = rf_postgres_grant_all(sink, err);
     return rf_postgres_finish(sink, status, err);
 }
 
 /* ---- mapper tables ---- */
 
-static const char *sql_type(enum rf_type type)
+const char *rf_postgres_type(enum rf_type type)
 {
     switch (type) {
     case RF_TYPE_INT:
@@ -243,11 +271,14 @@ static const char *sql_type(enum rf_type type)
         return "json";
     case RF_TYPE_TIME:
         return "timestamptz";
-    case RF_TYPE_BLOBREF:
-        return "text COLLATE \"C\"";
     default:
         return "text";
     }
+}
+
+static const char *sql_column_type(enum rf_type type)
+{
+    return type == RF_TYPE_BLOBREF ? "text COLLATE \"C\"" : rf_postgres_type(type);
 }
 
 size_t rf_postgres_search_count(const struct rf_table *table)
@@ -272,7 +303,7 @@ static void put_columns(struct rf_buf *sql, const struct rf_table *table)
 {
     for (size_t i = 0; i < table->column_count; i++) {
         const struct rf_column *column = &table->columns[i];
-        rf_pg_put_sql(sql, ",\n  \"%w\" %s", column->name, sql_type(column->type));
+        rf_pg_put_sql(sql, ",\n  \"%w\" %s", column->name, sql_column_type(column->type));
         if (column->type == RF_TYPE_TIME)
             rf_pg_put_sql(sql, ",\n  \"%w_offset\" integer", column->name);
     }
@@ -290,16 +321,6 @@ static void put_comments(struct rf_buf *sql, const struct rf_table *table, const
         if (table->columns[i].title)
             rf_pg_put_sql(sql, "COMMENT ON COLUMN \"%w\".\"%w\" IS %Q;\n", name,
                           table->columns[i].name, table->columns[i].title);
-}
-
-static enum rf_status run_sql(struct rf_postgres *sink, struct rf_buf *sql, struct rf_error *err)
-{
-    const char *text = rf_buf_text(sql);
-    enum rf_status status = text ? rf_pg_exec(sink->pg, err, "%s", text)
-                                 : rf_error_set(err, sql->failed, "a declaration is too long");
-
-    rf_buf_release(sql);
-    return status;
 }
 
 enum rf_status rf_postgres_make_table(struct rf_postgres *sink, int64_t table_id,

@@ -35,6 +35,8 @@ struct rf_sink_options {
     uint64_t writer_token; /* chosen at random by each writer */
     const char *reader;    /* a role of the server that may read the index, or NULL; RF_UNSUPPORTED
                             * where a sink knows no roles */
+    bool mend;             /* a table that somebody else changed or dropped is made anew, empty, and
+                            * its lane begins at the start; else RF_CORRUPT. PostgreSQL */
 };
 
 /* RF_UNSUPPORTED: a newer format. RF_CORRUPT: no index, or damaged (the command that mends it). */

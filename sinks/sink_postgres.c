@@ -223,17 +223,13 @@ static enum rf_status open_writer(struct rf_postgres *sink, const struct rf_sink
         status = rf_postgres_make_schema(sink, err);
     else if (status)
         rf_error_set(err, status, "%s", why.message);
-    else if (sink->reader)
-        status = rf_pg_exec(sink->pg, err,
-                            "GRANT USAGE ON SCHEMA \"%w\" TO \"%w\"; "
-                            "GRANT SELECT ON ALL TABLES IN SCHEMA \"%w\" TO \"%w\"",
-                            rf_pg_schema(sink->pg), sink->reader, rf_pg_schema(sink->pg),
-                            sink->reader);
+    else
+        status = rf_postgres_grant_all(sink, err);
     if (!status)
         status = prepare_session(sink, err);
     if (!status)
         status = rf_postgres_finish_drops(sink, err);
-    return status ? status : rf_postgres_check_tables(sink, err);
+    return status ? status : rf_postgres_check_tables(sink, options->mend, err);
 }
 
 /* The whole URL again: ops get what stands behind the colon. */

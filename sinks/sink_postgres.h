@@ -203,6 +203,10 @@ RF_MUST_USE enum rf_status rf_postgres_check(struct rf_pg *pg, struct rf_error *
 
 RF_MUST_USE enum rf_status rf_postgres_make_schema(struct rf_postgres *sink, struct rf_error *err);
 
+/* Let the role that may read do so, of all that is ours in the schema. */
+RF_MUST_USE enum rf_status rf_postgres_grant_all(struct rf_postgres *sink, struct rf_error *err);
+/* The name of a column's type in SQL. */
+const char *rf_postgres_type(enum rf_type type);
 /* A declared table of a lane, still without what make_indexes makes. */
 RF_MUST_USE enum rf_status rf_postgres_make_table(struct rf_postgres *sink, int64_t table_id,
                                                   const struct rf_table *table, uint32_t lane,
@@ -235,8 +239,9 @@ RF_MUST_USE enum rf_status rf_postgres_lane_get(struct rf_postgres *sink, uint32
 void rf_postgres_forget_lanes(struct rf_postgres *sink);
 RF_MUST_USE enum rf_status rf_postgres_finish_drops(struct rf_postgres *sink,
                                                     struct rf_error *err);
-/* Every table that the lanes should have is there with its columns; else RF_CORRUPT names it. */
-RF_MUST_USE enum rf_status rf_postgres_check_tables(struct rf_postgres *sink,
+/* Every table that the lanes should have is there with its columns, of their types; else RF_CORRUPT
+ * names it or, with mend, it is made anew and its lane begins at the start. */
+RF_MUST_USE enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, bool mend,
                                                     struct rf_error *err);
 
 enum rf_status rf_postgres_lanes(struct rf_sink *sink, struct rf_arena *arena,
