@@ -145,6 +145,18 @@ static bool is_one_of(const char *name, const char *const *list)
     return false;
 }
 
+/* What a language is called: of the form of a name, whether a sink knows it or not. */
+static enum rf_status take_language(struct check *check, const struct rf_json *object,
+                                    const char **out)
+{
+    enum rf_status status = take_words(check, object, "language", out);
+
+    if (status == RF_OK && *out && !name_is_good(*out, strlen(*out)))
+        status = rf_error_set(check->err, RF_INVALID,
+                              "'language' must be a name like \"english\", not '%.60s'", *out);
+    return status;
+}
+
 /* The name of a mapper, table or column, by the rules they share and the words reserved for it. */
 static enum rf_status take_name(struct check *check, const struct rf_json *object,
                                 const char *what, const char *const *reserved, const char **out)
@@ -477,23 +489,26 @@ static enum rf_status read_limits(struct check *check, const struct rf_json *roo
 static enum rf_status read_decl(struct check *check, const struct rf_json *root,
                                 struct rf_decl *decl)
 {
-    static const char *const members[] = {"name",   "version", "title",  "on",
-                                          "splits", "slow",    "limits", "tables"};
+    static const char *const members[] = {"name", "version", "title",  "on",    "language",
+                                          "splits", "slow",  "limits", "tables"};
     static const char *const reserved[] = {NULL};
     enum rf_status status;
 
     decl->version = "";
-    if ((status = check_members(check, root, "a mapper", members, 8)) != RF_OK ||
+    if ((status = check_members(check, root, "a mapper", members, 9)) != RF_OK ||
         (status = take_name(check, root, "a mapper", reserved, &decl->name)) != RF_OK)
         return status;
     if ((status = take_words(check, root, "version", &decl->version)) != RF_OK ||
         (status = take_words(check, root, "title", &decl->title)) != RF_OK ||
+        (status = take_language(check, root, &decl->language)) != RF_OK ||
         (status = read_on(check, root, decl)) != RF_OK ||
         (status = take_flag(check, root, "splits", &decl->splits)) != RF_OK ||
         (status = take_flag(check, root, "slow", &decl->slow)) != RF_OK ||
         (status = read_limits(check, root, &decl->limits)) != RF_OK ||
         (status = read_tables(check, root, decl)) != RF_OK)
         return rf_error_context(check->err, status, "mapper '%s'", decl->name);
+    for (size_t i = 0; i < decl->table_count; i++)
+        decl->tables[i].language = decl->language;
     return RF_OK;
 }
 

@@ -52,6 +52,7 @@ struct rf_latest {
 struct rf_table {
     const char *name;  /* unique within an index */
     const char *title; /* for a person, or NULL */
+    const char *language; /* the mapper's */
     struct rf_column *columns;
     size_t column_count;
     struct rf_table_index *indexes;
@@ -74,6 +75,7 @@ struct rf_decl {
     const char *name;
     const char *version; /* the author's, as text; "" when not given */
     const char *title;   /* for a person, or NULL */
+    const char *language; /* of its texts: a sink that can stems words by its rules; or NULL */
     unsigned on;         /* RF_ON_* */
     bool splits;         /* calls emit.part */
     bool slow;           /* starts in the slow lane */

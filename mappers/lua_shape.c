@@ -31,6 +31,7 @@ static const struct field mapper_fields[] = {
     {"name", T(LUA_TSTRING)},
     {"version", T(LUA_TSTRING) | T(LUA_TNUMBER)},
     {"title", T(LUA_TSTRING)},
+    {"language", T(LUA_TSTRING)},
     {"on", T(LUA_TSTRING) | T(LUA_TTABLE)},
     {"match", T(LUA_TFUNCTION) | T(LUA_TTABLE)},
     {"tables", T(LUA_TTABLE)},
@@ -529,6 +530,7 @@ void rf_shape_declare(lua_State *L, const char *file, struct rf_buf *json)
     put_member(&place, json, "name", &first);
     put_member(&place, json, "version", &first);
     put_member(&place, json, "title", &first);
+    put_member(&place, json, "language", &first);
     lua_getfield(L, -1, "on");
     enter(&place, "on");
     put_key(json, "on", &first);

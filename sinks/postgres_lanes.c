@@ -399,9 +399,10 @@ static enum rf_status find_changes(struct rf_postgres *sink, const struct rf_pg_
         "pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = w.name AND NOT "
         "a.attisdropped WHERE a.atttypid IS DISTINCT FROM w.type::regtype::oid) END";
     const struct rf_table *decl = table->decl;
-    size_t most = 4 + 2 * decl->column_count, count = 3;
+    size_t most = 5 + 2 * decl->column_count, count = 3;
     const char **names = malloc(most * sizeof *names), **types = malloc(most * sizeof *types);
-    char quoted[RF_POSTGRES_NAME + 2], (*offsets)[RF_POSTGRES_NAME] = malloc(most * sizeof *offsets);
+    char (*offsets)[RF_POSTGRES_NAME] = malloc(most * sizeof *offsets);
+    char quoted[RF_POSTGRES_NAME + 2];
     struct rf_pg_rows *rows = NULL;
     enum rf_status status;
 
@@ -420,6 +421,10 @@ static enum rf_status find_changes(struct rf_postgres *sink, const struct rf_pg_
     }
     if (table->search_count) {
         names[count] = "search";
+        types[count++] = "tsvector";
+    }
+    if (rf_postgres_has_stems(decl)) {
+        names[count] = "refuge_stems";
         types[count++] = "tsvector";
     }
     snprintf(quoted, sizeof quoted, "\"%s\"", table->name);

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 
 #define MARK " (refuge)"
+#define STEMS_MAX 100000 /* characters of a row's texts that are stemmed */
 
 static const char schema[] =
     "CREATE TABLE refuge_format(version integer NOT NULL);\n"
@@ -299,6 +300,28 @@ void rf_postgres_table_name(char out[RF_POSTGRES_NAME], const struct rf_table *t
         snprintf(out, RF_POSTGRES_NAME, "%s@%u", table->name, (unsigned)lane);
 }
 
+bool rf_postgres_has_stems(const struct rf_table *table)
+{
+    return table->language && rf_postgres_search_count(table);
+}
+
+/* Words stemmed by the server. It keeps the column true by itself: whoever writes a row cannot
+ * write this. The texts are cut, since a tsvector of more than 1 MiB would cost the row. */
+static void put_stems(struct rf_buf *sql, const struct rf_table *table)
+{
+    const char *between = "";
+
+    rf_pg_put_sql(sql, ",\n  refuge_stems tsvector GENERATED ALWAYS AS (to_tsvector(%Q::regconfig, "
+                       "left(", table->language);
+    for (size_t i = 0; i < table->column_count; i++) {
+        if (!table->columns[i].search)
+            continue;
+        rf_pg_put_sql(sql, "%scoalesce(\"%w\", '')", between, table->columns[i].name);
+        between = " || ' ' || ";
+    }
+    rf_pg_put_sql(sql, ", %d))) STORED", STEMS_MAX);
+}
+
 static void put_columns(struct rf_buf *sql, const struct rf_table *table)
 {
     for (size_t i = 0; i < table->column_count; i++) {
@@ -309,6 +332,8 @@ static void put_columns(struct rf_buf *sql, const struct rf_table *table)
     }
     if (rf_postgres_search_count(table))
         rf_buf_put_text(sql, ",\n  search tsvector");
+    if (rf_postgres_has_stems(table))
+        put_stems(sql, table);
 }
 
 static void put_comments(struct rf_buf *sql, const struct rf_table *table, const char *name)
@@ -323,13 +348,39 @@ static void put_comments(struct rf_buf *sql, const struct rf_table *table, const
                           table->columns[i].name, table->columns[i].title);
 }
 
+static enum rf_status check_language(struct rf_postgres *sink, const struct rf_table *table,
+                                     struct rf_error *err)
+{
+    struct rf_pg_rows *rows = NULL;
+    enum rf_status status;
+
+    if (!rf_postgres_has_stems(table))
+        return RF_OK;
+    status = rf_pg_query(sink->pg, &rows, err,
+                         "SELECT count(*) FILTER (WHERE cfgname::text = $1), string_agg(DISTINCT "
+                         "cfgname::text, ', ') FROM pg_ts_config WHERE "
+                         "pg_ts_config_is_visible(oid)",
+                         "t", table->language);
+    if (!status && !rf_pg_int_at(rows, 0, 0))
+        status = rf_error_set(err, RF_INVALID,
+                              "the server of index '%s' knows no language '%s', which the mapper "
+                              "of table '%s' declares; it knows %.300s",
+                              rf_pg_name(sink->pg), table->language, table->name,
+                              rf_pg_text_at(rows, 0, 1));
+    rf_pg_rows_free(rows);
+    return status;
+}
+
 enum rf_status rf_postgres_make_table(struct rf_postgres *sink, int64_t table_id,
                                       const struct rf_table *table, uint32_t lane, bool live,
                                       struct rf_error *err)
 {
     char name[RF_POSTGRES_NAME];
     struct rf_buf sql;
-    enum rf_status status;
+    enum rf_status status = check_language(sink, table, err);
+
+    if (status)
+        return status;
 
     rf_postgres_table_name(name, table, lane, live);
     rf_buf_init(&sql, 1 << 20);
@@ -381,6 +432,9 @@ enum rf_status rf_postgres_make_indexes(struct rf_postgres *sink, int64_t table_
     if (rf_postgres_search_count(table))
         rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\" USING gin(search);\n", id,
                       ++number, name);
+    if (rf_postgres_has_stems(table))
+        rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\" USING gin(refuge_stems);\n",
+                      id, ++number, name);
     rf_pg_put_sql(&sql, "ALTER TABLE \"%w\" ADD FOREIGN KEY(blob) REFERENCES blobs(id);\n", name);
     rf_pg_put_sql(&sql, "ANALYZE \"%w\";\nUPDATE refuge_tables SET indexed = 1 WHERE id = %lld",
                   name, id);

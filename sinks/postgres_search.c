@@ -169,6 +169,22 @@ static enum rf_status put_query(struct search *search, bool open_end, struct rf_
     return status;
 }
 
+/* The same by the rules of a language, which the server knows: an expression of type tsquery. A
+ * word with a '*' goes by its stem. */
+static void put_stem_query(struct rf_buf *out, const struct rf_terms *terms, const char *language)
+{
+    for (size_t i = 0; i < terms->count; i++) {
+        const struct rf_term *term = &terms->items[i];
+        char *text = strndup((const char *)term->text.data, term->text.size);
+
+        if (!text)
+            abort();
+        rf_pg_put_sql(out, "%s%splainto_tsquery(%Q::regconfig, %Q)", i ? " && " : "",
+                      term->negated ? "!!" : "", language, text);
+        free(text);
+    }
+}
+
 /* ---- candidates ---- */
 
 static enum rf_status find_places(struct search *search, const char *only, struct rf_error *err)
@@ -207,6 +223,33 @@ static struct candidate *add_candidate(struct search *search)
     return &search->found[search->found_count++];
 }
 
+/* The statement that counts a table's hits, or ranks them. */
+static void put_condition(struct rf_buf *sql, const struct search *search,
+                          const struct rf_table *table, bool rank)
+{
+    bool stems = rf_postgres_has_stems(table);
+
+    for (size_t i = 0; i < search->terms.count; i++)
+        stems &= !search->terms.items[i].phrase; /* a phrase means what it says */
+    rf_buf_put_text(sql, "WITH w AS MATERIALIZED (SELECT $1::text::tsquery AS q");
+    if (stems) {
+        rf_buf_put_text(sql, ", ");
+        put_stem_query(sql, &search->terms, table->language);
+        rf_buf_put_text(sql, " AS s");
+    }
+    if (rank)
+        rf_pg_put_sql(sql, ") SELECT t.id, (-ts_rank(t.search, w.q)%s)::float8, b.item FROM w, "
+                           "\"%w\" t JOIN blobs b ON b.id = t.blob",
+                      stems ? " - ts_rank(t.refuge_stems, w.s)" : "", table->name);
+    else
+        rf_pg_put_sql(sql, ") SELECT count(*) FROM w, \"%w\" t", table->name);
+    rf_buf_put_text(sql, " WHERE t.search @@ w.q");
+    if (stems)
+        rf_buf_put_text(sql, " OR t.refuge_stems @@ w.s");
+    if (rank)
+        rf_pg_put_sql(sql, " ORDER BY 2, b.item, t.n LIMIT %zu", search->wanted);
+}
+
 /* The best of one table, ties by item; how many there are in all. */
 static enum rf_status rank_table(struct search *search, const struct place *place,
                                  struct rf_error *err)
@@ -219,19 +262,14 @@ static enum rf_status rank_table(struct search *search, const struct place *plac
     enum rf_status status;
 
     rf_buf_init(&sql, 1 << 16);
-    rf_pg_put_sql(&sql, "SELECT count(*) FROM \"%w\" WHERE search @@ $1::text::tsquery",
-                  place->table->name);
+    put_condition(&sql, search, place->table, false);
     status = rf_pg_int(search->sink.pg, &count, 0, err, rf_buf_text(&sql), "b",
                        rf_buf_bytes(&search->query));
     if (status || !count)
         goto out;
     search->total += (uint64_t)count;
     rf_buf_clear(&sql);
-    rf_pg_put_sql(&sql,
-                  "SELECT t.id, (-ts_rank(t.search, q))::float8, b.item FROM \"%w\" t JOIN blobs b "
-                  "ON b.id = t.blob, CAST($1::text AS tsquery) q WHERE t.search @@ q ORDER BY 2, "
-                  "b.item, t.n LIMIT %zu",
-                  place->table->name, search->wanted);
+    put_condition(&sql, search, place->table, true);
     status = rf_pg_stream_open(search->sink.pg, &stream, err, rf_buf_text(&sql), "b",
                                rf_buf_bytes(&search->query));
     while (!status && (status = rf_pg_stream_next(stream, &rows, &row, err)) == RF_OK) {

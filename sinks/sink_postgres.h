@@ -205,6 +205,8 @@ RF_MUST_USE enum rf_status rf_postgres_make_schema(struct rf_postgres *sink, str
 
 /* Let the role that may read do so, of all that is ours in the schema. */
 RF_MUST_USE enum rf_status rf_postgres_grant_all(struct rf_postgres *sink, struct rf_error *err);
+/* Whether it has a column refuge_stems, of words stemmed by the rules of its language. */
+bool rf_postgres_has_stems(const struct rf_table *table);
 /* The name of a column's type in SQL. */
 const char *rf_postgres_type(enum rf_type type);
 /* A declared table of a lane, still without what make_indexes makes. */

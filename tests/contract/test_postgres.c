@@ -211,6 +211,74 @@ static void no_text_is_too_long_to_be_searched(void **state)
     fixture_release(&f);
 }
 
+static enum rf_status count_hit(void *user, const struct rf_hit *hit)
+{
+    (void)hit;
+    ++*(unsigned *)user;
+    return RF_OK;
+}
+
+static unsigned hits(struct fixture *f, const char *words)
+{
+    unsigned count = 0;
+    uint64_t total = 0;
+
+    CHECK(rf_query_search(f->url, words, NULL, count_hit, &count, &total, &err));
+    assert_int_equal(count, total);
+    return count;
+}
+
+/* With a language, other forms of a word are hits, too; whatever is one without stays one. */
+static void a_language_stems(void **state)
+{
+    static const char english[] =
+        "{\"name\":\"notes\",\"version\":\"1\",\"language\":\"english\",\"on\":[\"blob\"],"
+        "\"tables\":[{\"name\":\"note\",\"columns\":[{\"name\":\"title\",\"type\":\"text\","
+        "\"search\":true},{\"name\":\"words\",\"type\":\"int\"},{\"name\":\"key\","
+        "\"type\":\"text\",\"search\":true}]}]}";
+    static const char klingon[] =
+        "{\"name\":\"notes\",\"version\":\"2\",\"language\":\"klingon\",\"on\":[\"blob\"],"
+        "\"tables\":[{\"name\":\"note\",\"columns\":[{\"name\":\"title\",\"type\":\"text\","
+        "\"search\":true}]}]}";
+    char *longest = malloc(RF_TEXT_MAX);
+    struct rf_error why = {0};
+    struct rf_sink_mapper other;
+    struct fixture f;
+    uint32_t lane;
+    size_t size = 0;
+
+    (void)state;
+    assert_non_null(longest);
+    for (unsigned i = 0; size < RF_TEXT_MAX - 16; i++) /* many words of few wide letters */
+        size += (size_t)snprintf(longest + size, 16, "\xf0\x90\x90%c%x ",
+                                 (char)(0x80 + i % 0x28), i * 2654435761u >> 16);
+    fixture_init(&f);
+    lane = begin_one(&f, english);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_note_of(f.sink, &f.arena, "a", 1, "He walked to the harbours", "k");
+    put_note_of(f.sink, &f.arena, "b", 2, "a walk", "running");
+    put_note_of(f.sink, &f.arena, "c", 3, "the", "zzz");
+    put_note_of(f.sink, &f.arena, "d", 4, longest, "long");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    CHECK(rf_sink_lane_ready(f.sink, lane, &err));
+    assert_string_equal(ask(&f, "SELECT count(*) FROM refuge_dead_letters"), "0");
+    assert_int_equal(hits(&f, "harbour"), 1);
+    assert_int_equal(hits(&f, "walking"), 2);
+    assert_int_equal(hits(&f, "walked harbours"), 1);
+    assert_int_equal(hits(&f, "runs"), 1);
+    assert_int_equal(hits(&f, "\"a walk\""), 1);
+    assert_int_equal(hits(&f, "walks -harbour"), 1);
+    assert_int_equal(hits(&f, "the"), 2); /* left out by the language, found as it is */
+    assert_int_equal(hits(&f, "zz*"), 1);
+    assert_int_equal(hits(&f, "meadow"), 0);
+    other = mapper_of(&f.arena, klingon);
+    assert_int_equal(rf_sink_lane_begin(f.sink, &other, 1, false, &lane, &why), RF_INVALID);
+    assert_non_null(strstr(why.message, "klingon"));
+    assert_non_null(strstr(why.message, "english"));
+    fixture_release(&f);
+    free(longest);
+}
+
 static void what_others_changed_is_named(void **state)
 {
     struct rf_sink_options options = {.write = true, .writer_token = 7};
@@ -502,6 +570,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_made_again_stops_a_swap),
         cmocka_unit_test(a_row_that_an_index_refuses_costs_itself),
         cmocka_unit_test(no_text_is_too_long_to_be_searched),
+        cmocka_unit_test(a_language_stems),
         cmocka_unit_test(what_others_changed_is_named),
         cmocka_unit_test(a_lost_session_is_made_again),
         cmocka_unit_test(the_answer_to_a_commit_may_be_lost),

@@ -61,6 +61,24 @@ refuge index run pg -q >/dev/null 2>&1
 run refuge search --index pg second
 out_has "a later run adds what came" "two.json"
 
+cat >"$REFUGE_HOME/mappers/said.lua" <<'LUA'
+return {
+    name = "said", version = "1", language = "english", on = { "file" },
+    match = { media = "application/json" },
+    tables = { said = { columns = { "words text search" } } },
+    map = function(blob, emit) emit.said { words = blob:json().title } end,
+}
+LUA
+printf '{"title":"ships went through many harbours"}\n' >ships.json
+refuge put ships.json >/dev/null
+run refuge index run pg
+run refuge search --index pg --table said going harbour
+ok "a language finds no other words" [ "$(wc -l <"$out")" -eq 0 ]
+run refuge search --index pg --table said ship harbour
+out_has "but other forms of a word" ships.json
+run refuge index verify pg
+status_is "and verify agrees" 0
+
 run refuge index drop pg
 status_is "drop removes it" 0
 run refuge index create pg --sink "$url"

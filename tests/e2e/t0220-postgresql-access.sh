@@ -141,7 +141,8 @@ as_admin -c "SET ROLE keeper; CREATE VIEW tls.loud AS SELECT upper(title) AS t F
     GRANT SELECT ON tls.loud TO looker; RESET ROLE; CREATE VIEW tls.strange AS SELECT 1 AS one" ||
     fail "views"
 as_admin -c "GRANT SELECT ON tls.strange TO looker"
-sed 's/version = "1"/version = "2"/; s/"num int"/"num int", "more text"/; s/num = o.n }/num = o.n, more = "m" }/' \
+sed -e 's/version = "1"/version = "2"/; s/"num int"/"num int", "more text"/' \
+    -e 's/num = o.n }/num = o.n, more = "m" }/' \
     "$REFUGE_HOME/mappers/notes.lua" >new.lua
 mv new.lua "$REFUGE_HOME/mappers/notes.lua"
 run refuge index run tls
@@ -190,7 +191,8 @@ behind()
 }
 as_admin -c "DROP VIEW tls.strange"
 behind "a column dropped" note "DROP VIEW loud; ALTER TABLE note DROP COLUMN more CASCADE"
-behind "a type changed" note "DROP VIEW note_latest; ALTER TABLE note ALTER COLUMN num TYPE text USING num::text"
+behind "a type changed" note \
+    "DROP VIEW note_latest; ALTER TABLE note ALTER COLUMN num TYPE text USING num::text"
 behind "a table dropped" note "DROP TABLE note CASCADE"
 behind "a table of refuge's own dropped" refuge_cuts "DROP TABLE refuge_cuts CASCADE"
 
@@ -199,7 +201,8 @@ mkdir "$full"
 if mount -t tmpfs -o size=24m,mode=777 tmpfs "$full" 2>/dev/null; then
     mkdir "$full/space"
     [ "$(id -u)" -ne 0 ] || chown postgres "$full/space"
-    as_admin -c "CREATE TABLESPACE small LOCATION '$full/space'" -c "GRANT CREATE ON TABLESPACE small TO keeper" \
+    as_admin -c "CREATE TABLESPACE small LOCATION '$full/space'" \
+        -c "GRANT CREATE ON TABLESPACE small TO keeper" \
         -c "ALTER ROLE keeper SET default_tablespace = small"
     run refuge index create cramped --sink "postgresql://$host?$secure&passfile=$tmp/pass"
     status_is "an index on a small disk is made" 0

@@ -14,7 +14,7 @@
 static void reads_all_members(void **state)
 {
     static const char json[] =
-        "{\"name\":\"mail\",\"version\":\"1.2\",\"title\":\"Mail\",\"on\":[\"blob\",\"file\"],"
+        "{\"name\":\"mail\",\"version\":\"1.2\",\"title\":\"Mail\",\"language\":\"english\",\"on\":[\"blob\",\"file\"],"
         "\"splits\":true,\"slow\":true,\"limits\":{\"cpu_ms\":600000,\"rows\":5},"
         "\"tables\":[{\"name\":\"mails\",\"title\":\"All mails\",\"columns\":["
         "{\"name\":\"subject\",\"type\":\"text\",\"search\":true,\"title\":\"Subject\"},"
@@ -38,6 +38,8 @@ static void reads_all_members(void **state)
     assert_string_equal(decl->name, "mail");
     assert_string_equal(decl->version, "1.2");
     assert_string_equal(decl->title, "Mail");
+    assert_string_equal(decl->language, "english");
+    assert_ptr_equal(decl->tables[1].language, decl->language);
     assert_int_equal(decl->on, RF_ON_BLOB | RF_ON_FILE);
     assert_true(decl->splits && decl->slow);
     assert_int_equal(decl->limits.cpu_ms, 600000);
