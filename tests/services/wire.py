@@ -37,11 +37,11 @@ class Wire:
         self.fired, self.until = 0, 0.0
         self.lock = threading.Lock()
         self.listener = socket.socket(socket.AF_UNIX)
-        if os.path.exists(self.path):
-            os.unlink(self.path)
-        self.listener.bind(self.path)
-        os.chmod(self.path, 0o777)
+        made = os.path.join(folder, "new")
+        self.listener.bind(made)
+        os.chmod(made, 0o777)
         self.listener.listen(16)
+        os.rename(made, self.path)  # whoever sees it can connect
         threading.Thread(target=self.accept, daemon=True).start()
 
     def close(self):

@@ -14,7 +14,8 @@
 static void reads_all_members(void **state)
 {
     static const char json[] =
-        "{\"name\":\"mail\",\"version\":\"1.2\",\"title\":\"Mail\",\"language\":\"english\",\"on\":[\"blob\",\"file\"],"
+        "{\"name\":\"mail\",\"version\":\"1.2\",\"title\":\"Mail\",\"on\":[\"blob\",\"file\"],"
+        "\"language\":\"english\","
         "\"splits\":true,\"slow\":true,\"limits\":{\"cpu_ms\":600000,\"rows\":5},"
         "\"tables\":[{\"name\":\"mails\",\"title\":\"All mails\",\"columns\":["
         "{\"name\":\"subject\",\"type\":\"text\",\"search\":true,\"title\":\"Subject\"},"
