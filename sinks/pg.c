@@ -43,7 +43,8 @@ enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 2
     X(PQconnectionNeedsPassword) X(PQconninfo)                                                  \
     X(PQconninfoFree) X(PQconninfoParse) X(PQconsumeInput) X(PQenterPipelineMode)               \
     X(PQerrorMessage) X(PQexec) X(PQexecParams) X(PQexitPipelineMode) X(PQfinish) X(PQfname)    \
-    X(PQfreeCancel) X(PQfreemem) X(PQftype) X(PQgetCancel) X(PQgetResult) X(PQgetisnull)        \
+    X(PQfreeCancel) X(PQfreemem) X(PQftype) X(PQgetCancel) X(PQgetCopyData) X(PQgetResult)      \
+    X(PQgetisnull)                                                                              \
     X(PQgetlength) X(PQgetvalue) X(PQisBusy) X(PQnfields) X(PQntuples) X(PQparameterStatus)     \
     X(PQpipelineSync) X(PQputCopyData) X(PQputCopyEnd) X(PQresultErrorField)                    \
     X(PQresultMemorySize) X(PQresultStatus) X(PQsendQueryParams) X(PQserverVersion)             \
@@ -1068,6 +1069,56 @@ enum rf_status rf_pg_copy(struct rf_pg *pg, const char *target, const struct rf_
     }
     pq.PQclear(result);
     status = send_pieces(pg, pieces, count, err);
+    while ((result = pq.PQgetResult(pg->conn)) != NULL) {
+        if (!status && !is_fine(result))
+            status = fail(pg, result, err);
+        pq.PQclear(result);
+        if (rf_pg_is_lost(pg))
+            break;
+    }
+    return status || !rf_pg_is_lost(pg) ? status : lost(pg, err);
+}
+
+/* All rows, to the server's end of them, whatever out takes. */
+static enum rf_status take_copied(struct rf_pg *pg, struct rf_buf *out, struct rf_error *err)
+{
+    size_t left = 19; /* of the head */
+    char *data = NULL;
+    int size;
+
+    while ((size = pq.PQgetCopyData(pg->conn, &data, 0)) > 0) {
+        size_t head = left < (size_t)size ? left : (size_t)size;
+        rf_buf_put(out, data + head, (size_t)size - head);
+        left -= head;
+        pq.PQfreemem(data);
+    }
+    if (size == -2)
+        return lost(pg, err);
+    if (out->failed)
+        return rf_error_set(err, RF_LIMIT, "index '%s' has more rows of some items than fit into "
+                            "memory", pg->name);
+    if (out->size >= 2)
+        out->size -= 2; /* what marks the end */
+    return RF_OK;
+}
+
+enum rf_status rf_pg_copy_out(struct rf_pg *pg, const char *query, struct rf_buf *out,
+                              struct rf_error *err)
+{
+    struct rf_buf sql;
+    PGresult *result;
+    enum rf_status status = RF_OK;
+
+    rf_buf_init(&sql, SQL_MAX);
+    rf_buf_printf(&sql, "COPY (%s) TO STDOUT (FORMAT binary)", query);
+    result = pq.PQexec(pg->conn, rf_buf_text(&sql));
+    rf_buf_release(&sql);
+    if (pq.PQresultStatus(result) != PGRES_COPY_OUT)
+        status = fail(pg, result, err);
+    pq.PQclear(result);
+    if (status)
+        return status;
+    status = take_copied(pg, out, err);
     while ((result = pq.PQgetResult(pg->conn)) != NULL) {
         if (!status && !is_fine(result))
             status = fail(pg, result, err);

@@ -125,6 +125,11 @@ RF_MUST_USE enum rf_status rf_pg_copy(struct rf_pg *pg, const char *target,
                                       const struct rf_bytes *pieces, size_t count,
                                       struct rf_error *err);
 
+/* The other way: what `query` gives, in the same form, to the end of out. RF_LIMIT: more than out
+ * takes; the connection is fine. */
+RF_MUST_USE enum rf_status rf_pg_copy_out(struct rf_pg *pg, const char *query, struct rf_buf *out,
+                                          struct rf_error *err);
+
 /* ---- many rows out ---- */
 
 /* The rows of a query as a stream, by a cursor: a transaction must be open, and several streams may

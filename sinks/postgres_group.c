@@ -8,6 +8,10 @@
  *
  *   blobs: new rows, changed rows -> old rows out -> rows of calls in -> needs, parks, letters
  *
+ * Items that were written before with the same change, as when a log is read again, are compared
+ * first: COPY gives the rows of a table in the very bytes that it takes. Those that are as they
+ * should be are left alone.
+ *
  * A row that a table refuses undoes the COPY of all calls of the group, back to a savepoint; the
  * calls are then halved until the one at fault is alone. It becomes a dead letter, the rest is
  * stored.
@@ -23,6 +27,7 @@
 
 #define SET_MAX ((size_t)2 << 30)  /* bytes of rows for one table: an item's output is bounded */
 #define SET_KEEP ((size_t)32 << 20)
+#define COMPARE_MAX ((size_t)64 << 20) /* bytes of rows of one table that are compared at once */
 #define REASON_MAX 4096
 
 static const char *const own_targets[RF_OWN_COUNT] = {
@@ -126,6 +131,7 @@ void rf_pg_group_release(struct rf_pg_group *group)
     free(group->updates);
     free(group->refs);
     rf_ids_release(&group->unmap);
+    rf_ids_release(&group->again);
     rf_arena_release(&group->arena);
 }
 
@@ -144,6 +150,7 @@ void rf_pg_group_clear(struct rf_postgres *sink)
     }
     drop_calls(group);
     group->update_count = group->ref_count = group->unmap.count = 0;
+    group->again.count = 0;
     group->items = group->bytes = 0;
     group->kind = RF_GROUP_EMPTY;
     group->number++;
@@ -165,6 +172,14 @@ void rf_pg_group_update(struct rf_pg_group *group, const struct rf_pg_update *up
     group->updates =
         grow(group->updates, group->update_count, &group->update_room, sizeof *group->updates);
     group->updates[group->update_count++] = *update;
+}
+
+void rf_pg_group_unlike(struct rf_pg_group *group, int64_t blob)
+{
+    struct rf_ids *again = &group->again;
+
+    if (again->count && again->items[again->count - 1] == blob)
+        again->count--;
 }
 
 void rf_pg_group_ref(struct rf_pg_group *group, const char *ref)
@@ -195,6 +210,7 @@ enum rf_status rf_pg_group_set_aside(struct rf_postgres *sink, enum rf_pg_own ow
     struct rf_pg_rowset *set = &sink->group.own[own];
     size_t before = set->rows.size;
 
+    rf_pg_group_unlike(&sink->group, blob);
     if (blob > sink->lane->top)
         sink->lane->top = blob;
     rf_pg_row_begin(&set->rows, 6);
@@ -398,7 +414,8 @@ static enum rf_status copy_slices(struct rf_postgres *sink, const struct rf_pg_r
 
         at += slice->size;
         if (slice->call != RF_PG_NO_CALL &&
-            (slice->call < first || slice->call >= last || sink->group.calls[slice->call].refused))
+            (slice->call < first || slice->call >= last || sink->group.calls[slice->call].refused ||
+             sink->group.calls[slice->call].there))
             continue;
         if (count && pieces[count - 1].data + pieces[count - 1].size == start)
             pieces[count - 1].size += slice->size;
@@ -545,6 +562,178 @@ static enum rf_status copy_own(struct rf_postgres *sink, enum rf_pg_own own, str
     return status;
 }
 
+/* ---- what is there already ---- */
+
+struct old { /* one item, and its rows of the table at hand: as they are, and as they should be */
+    int64_t id;
+    bool differs;
+    size_t is, is_size, be, be_size;
+};
+
+static int by_id(const void *a, const void *b)
+{
+    const struct old *x = a, *y = b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static struct old *find_old(struct old *items, size_t count, int64_t id)
+{
+    struct old key = {.id = id};
+
+    return count ? bsearch(&key, items, count, sizeof *items, by_id) : NULL;
+}
+
+static size_t row_size(const uint8_t *row, size_t left)
+{
+    size_t at = 2;
+
+    for (uint32_t fields = left >= 2 ? get_be(row, 2) : 0; fields > 0 && at + 4 <= left; fields--) {
+        uint32_t size = get_be(row + at, 4);
+        at += 4 + (size == UINT32_MAX ? 0 : size);
+    }
+    return at < left ? at : left;
+}
+
+/* Where the rows of each item stand in what COPY gave, in order of items. */
+static void place_rows(const struct rf_buf *rows, struct old *items, size_t count)
+{
+    for (size_t at = 0, size; at + 14 <= rows->size; at += size) {
+        const uint8_t *row = rows->data + at; /* fields, size and value of blob */
+        struct old *item = find_old(items, count, (int64_t)((uint64_t)get_be(row + 6, 4) << 32 |
+                                                            get_be(row + 10, 4)));
+        size = row_size(row, rows->size - at);
+        if (!item)
+            continue;
+        if (!item->is_size)
+            item->is = at;
+        item->is_size += size;
+    }
+}
+
+static void place_slices(const struct rf_pg_group *group, const struct rf_pg_rowset *set,
+                         struct old *items, size_t count)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < set->slice_count; at += set->slices[i++].size) {
+        struct old *item = find_old(items, count, group->calls[set->slices[i].call].blob);
+        if (!item)
+            continue;
+        if (!item->be_size)
+            item->be = at;
+        item->be_size += set->slices[i].size;
+    }
+}
+
+static enum rf_status compare_table(struct rf_postgres *sink, const struct rf_pg_table *table,
+                                    struct old *items, size_t count, struct rf_error *err)
+{
+    struct rf_error why = {0};
+    struct rf_buf sql, rows;
+    enum rf_status status = RF_OK;
+
+    rf_buf_init(&sql, 1 << 20);
+    rf_buf_init(&rows, COMPARE_MAX);
+    rf_buf_printf(&sql, "SELECT %.*s FROM \"%s\" WHERE blob IN (",
+                  (int)strcspn(strchr(table->target, '(') + 1, ")"),
+                  strchr(table->target, '(') + 1, table->name);
+    for (size_t i = 0; i < count; i++) {
+        items[i].is_size = items[i].be_size = 0;
+        rf_buf_printf(&sql, "%s%lld", i ? "," : "", (long long)items[i].id);
+    }
+    rf_buf_put_text(&sql, ") ORDER BY blob, n");
+    if (table->top >= items[0].id)
+        status = rf_pg_copy_out(sink->pg, rf_buf_text(&sql), &rows, &why);
+    if (status == RF_LIMIT)
+        for (size_t i = 0; i < count; i++)
+            items[i].differs = true;
+    else if (status)
+        rf_error_set(err, status, "%s", why.message);
+    place_rows(&rows, items, count);
+    place_slices(&sink->group, &table->set, items, count);
+    for (size_t i = 0; i < count; i++)
+        items[i].differs |= items[i].is_size != items[i].be_size ||
+                            (items[i].is_size &&
+                             memcmp(rows.data + items[i].is, table->set.rows.data + items[i].be,
+                                    items[i].is_size) != 0);
+    rf_buf_release(&sql);
+    rf_buf_release(&rows);
+    return status == RF_LIMIT ? RF_OK : status;
+}
+
+/* Items that have more than rows of tables. */
+static enum rf_status compare_own(struct rf_postgres *sink, struct old *items, size_t count,
+                                  struct rf_error *err)
+{
+    const struct rf_ids *again = &sink->group.again;
+    struct rf_pg_rows *rows = NULL;
+    enum rf_status status;
+
+    status = rf_pg_query(sink->pg, &rows, err,
+                         "SELECT blob FROM refuge_needs WHERE blob = ANY($1) AND mapper = ANY($2) "
+                         "UNION ALL SELECT blob FROM refuge_parks WHERE blob = ANY($1) AND mapper "
+                         "= ANY($2) UNION ALL SELECT blob FROM refuge_dead_letters WHERE blob = "
+                         "ANY($1) AND mapper = ANY($2) UNION ALL SELECT blob FROM refuge_cuts "
+                         "WHERE blob = ANY($1) AND mapper = ANY($2) UNION ALL SELECT parent FROM "
+                         "refuge_parts WHERE parent = ANY($1) AND mapper = ANY($2)",
+                         "II", again->items, again->count, sink->lane->ids,
+                         sink->lane->mapper_count);
+    for (size_t row = 0; row < rf_pg_count(rows); row++) {
+        struct old *item = find_old(items, count, rf_pg_int_at(rows, row, 0));
+        if (item)
+            item->differs = true;
+    }
+    rf_pg_rows_free(rows);
+    return status;
+}
+
+/* What is as it should be is neither deleted nor written. */
+static void skip_equal(struct rf_pg_group *group, struct old *items, size_t count)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < group->unmap.count; i++) {
+        const struct old *item = find_old(items, count, group->unmap.items[i]);
+        if (!item || item->differs)
+            group->unmap.items[kept++] = group->unmap.items[i];
+    }
+    group->unmap.count = kept;
+    for (size_t i = 0; i < group->call_count; i++) {
+        const struct old *item = find_old(items, count, group->calls[i].blob);
+        group->calls[i].there = item && !item->differs;
+    }
+}
+
+static enum rf_status leave_alone(struct rf_postgres *sink, struct rf_error *err)
+{
+    struct rf_pg_group *group = &sink->group;
+    struct rf_pg_lane *lane = sink->lane;
+    size_t count = group->again.count;
+    struct old *items;
+    enum rf_status status = RF_OK;
+
+    if (!count)
+        return RF_OK;
+    items = calloc(count, sizeof *items);
+    if (!items)
+        abort();
+    for (size_t i = 0; i < count; i++)
+        items[i].id = group->again.items[i];
+    qsort(items, count, sizeof *items, by_id);
+    if (RF_SAFEGUARD("sink-compares"))
+        status = compare_own(sink, items, count, err);
+    for (size_t i = 0; !status && i < lane->mapper_count && RF_SAFEGUARD("sink-compares"); i++) {
+        const struct rf_pg_mapper *mapper = &lane->mappers[i];
+        for (size_t k = 0; !status && !mapper->edges_only && k < mapper->decl->table_count; k++)
+            status = compare_table(sink, &mapper->tables[k], items, count, err);
+    }
+    if (!status)
+        skip_equal(group, items, count);
+    free(items);
+    return status;
+}
+
 static enum rf_status flush_puts(struct rf_postgres *sink, struct rf_error *err)
 {
     struct rf_pg_group *group = &sink->group;
@@ -553,6 +742,8 @@ static enum rf_status flush_puts(struct rf_postgres *sink, struct rf_error *err)
 
     if (!status)
         status = update_blobs(sink, err);
+    if (!status)
+        status = leave_alone(sink, err);
     if (!status)
         status = unmap(sink, lane, NULL, group->unmap.items, group->unmap.count, false, err);
     for (size_t i = 0; !status && i < lane->mapper_count; i++)

@@ -524,6 +524,7 @@ static enum rf_status put_cut(struct rf_postgres *sink, struct rf_pg_mapper *map
     size_t before = set->rows.size;
 
     touch(sink, blob);
+    rf_pg_group_unlike(&sink->group, blob);
     rf_pg_row_begin(&set->rows, 6);
     rf_pg_put_bigint(&set->rows, mapper->id);
     rf_pg_put_bigint(&set->rows, blob);
@@ -577,6 +578,7 @@ static enum rf_status put_edge(struct rf_postgres *sink, struct rf_pg_mapper *ma
     }
     if (status)
         return status;
+    rf_pg_group_unlike(&sink->group, blob);
     before = set->rows.size;
     rf_pg_row_begin(&set->rows, 7);
     rf_pg_put_bigint(&set->rows, mapper->id);
@@ -643,6 +645,8 @@ static enum rf_status put_needs(struct rf_postgres *sink, struct rf_pg_mapper *m
     size_t before = set->rows.size;
     char text[RF_BLOBREF_SIZE];
 
+    if (call->need_count)
+        rf_pg_group_unlike(&sink->group, blob);
     for (size_t i = 0; i < call->need_count; i++) {
         touch(sink, blob);
         if (!call->needs[i].present)
@@ -755,6 +759,9 @@ static enum rf_status place_item(struct rf_postgres *sink, const struct rf_sink_
                                  struct rf_pg_item *known, bool *fresh, struct rf_error *err)
 {
     *fresh = known->absent;
+    if (!known->absent && !known->deleted && known->seq == item->seq && !item->only_calls &&
+        known->id <= sink->lane->top)
+        rf_ids_put(&sink->group.again, known->id);
     if (known->absent)
         return insert_blob(sink, known,
                            &(struct blob_row){.kind = item_kinds[item->kind], .name = item->name,

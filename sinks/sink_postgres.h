@@ -114,6 +114,7 @@ struct rf_pg_call { /* one (item, mapper) with rows or edges in the group */
     uint16_t mapper;
     uint32_t attempts;
     bool refused;
+    bool there; /* its rows are in the table as they are here */
     struct rf_ids children; /* of its edges: orphans when it is refused */
     char *reason;
 };
@@ -129,6 +130,7 @@ struct rf_pg_group {
     enum { RF_GROUP_EMPTY, RF_GROUP_PUTS, RF_GROUP_REMOVES } kind;
     size_t items, bytes;
     struct rf_ids unmap; /* items of which all that the lane has goes first */
+    struct rf_ids again; /* those of them that were there with this change: maybe as they are */
     struct rf_pg_rowset own[RF_OWN_COUNT];
     struct rf_pg_call *calls;
     size_t call_count, call_room;
@@ -272,6 +274,8 @@ void rf_pg_group_clear(struct rf_postgres *sink);
 uint32_t rf_pg_group_call(struct rf_pg_group *group, int64_t blob, uint16_t mapper,
                           uint32_t attempts);
 void rf_pg_group_update(struct rf_pg_group *group, const struct rf_pg_update *update);
+/* The item put last has more than rows of tables: it is written whatever is there. */
+void rf_pg_group_unlike(struct rf_pg_group *group, int64_t blob);
 void rf_pg_group_ref(struct rf_pg_group *group, const char *ref);
 /* One row of refuge_parks or refuge_dead_letters. */
 RF_MUST_USE enum rf_status rf_pg_group_set_aside(struct rf_postgres *sink, enum rf_pg_own own,

@@ -211,6 +211,48 @@ static void no_text_is_too_long_to_be_searched(void **state)
     fixture_release(&f);
 }
 
+/* What is written again as it is there is left alone; what differs in any way is written. */
+static void a_replay_writes_what_differs(void **state)
+{
+    static const char *const damages[] = {
+        "UPDATE note SET title = 'other' WHERE title = 'b'",
+        "UPDATE note SET search = NULL WHERE title = 'b'",
+        "DELETE FROM note WHERE title = 'b'",
+        "INSERT INTO note(blob, n, title, words, key) SELECT blob, n + 1, title, words, key FROM "
+        "note WHERE title = 'b'",
+        "INSERT INTO refuge_cuts(mapper, blob, n, \"table\", \"column\", kind) SELECT 1, blob, 0, "
+        "'note', 'title', 'nul' FROM note WHERE title = 'b'"};
+    static const char *const names[] = {"a", "b", "c"};
+    static const char all[] = "SELECT title, words, key, n, search FROM note ORDER BY title, n";
+    const char *rows, *places;
+    struct fixture f;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    for (uint64_t i = 0; i < 3; i++)
+        put_note_of(f.sink, &f.arena, names[i], i + 1, names[i], i ? NULL : "k");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    rows = ask(&f, all);
+    for (size_t d = 0; d <= sizeof damages / sizeof *damages; d++) {
+        places = ask(&f, "SELECT id FROM note WHERE title <> 'b' ORDER BY title");
+        if (d)
+            other_does(&f, damages[d - 1]);
+        CHECK(rf_sink_begin(f.sink, lane, "1", &err));
+        for (uint64_t i = 0; i < 3; i++)
+            put_note_of(f.sink, &f.arena, names[i], i + 1, names[i], i ? NULL : "k");
+        CHECK(rf_sink_commit(f.sink, "1", &err));
+        assert_string_equal(ask(&f, all), rows);
+        assert_string_equal(ask(&f, "SELECT count(*) FROM refuge_cuts"), "0");
+        if (d != 1) /* row "other" was b */
+            assert_string_equal(ask(&f, "SELECT id FROM note WHERE title <> 'b' ORDER BY title"),
+                                places);
+    }
+    fixture_release(&f);
+}
+
 static enum rf_status count_hit(void *user, const struct rf_hit *hit)
 {
     (void)hit;
@@ -570,6 +612,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_made_again_stops_a_swap),
         cmocka_unit_test(a_row_that_an_index_refuses_costs_itself),
         cmocka_unit_test(no_text_is_too_long_to_be_searched),
+        cmocka_unit_test(a_replay_writes_what_differs),
         cmocka_unit_test(a_language_stems),
         cmocka_unit_test(what_others_changed_is_named),
         cmocka_unit_test(a_lost_session_is_made_again),
