@@ -688,7 +688,7 @@ static enum rf_status compare_own(struct rf_postgres *sink, struct old *items, s
     return status;
 }
 
-/* What is as it should be is neither deleted nor written. */
+/* What is as it should be is neither deleted nor written; its mapped_at stays. */
 static void skip_equal(struct rf_pg_group *group, struct old *items, size_t count)
 {
     size_t kept = 0;
@@ -699,6 +699,13 @@ static void skip_equal(struct rf_pg_group *group, struct old *items, size_t coun
             group->unmap.items[kept++] = group->unmap.items[i];
     }
     group->unmap.count = kept;
+    kept = 0;
+    for (size_t i = 0; i < group->update_count; i++) { /* of the same change: nothing is new in it */
+        const struct old *item = find_old(items, count, group->updates[i].id);
+        if (!item || item->differs)
+            group->updates[kept++] = group->updates[i];
+    }
+    group->update_count = kept;
     for (size_t i = 0; i < group->call_count; i++) {
         const struct old *item = find_old(items, count, group->calls[i].blob);
         group->calls[i].there = item && !item->differs;
@@ -741,9 +748,9 @@ static enum rf_status flush_puts(struct rf_postgres *sink, struct rf_error *err)
     enum rf_status status = copy_own(sink, RF_OWN_BLOBS, err);
 
     if (!status)
-        status = update_blobs(sink, err);
-    if (!status)
         status = leave_alone(sink, err);
+    if (!status)
+        status = update_blobs(sink, err);
     if (!status)
         status = unmap(sink, lane, NULL, group->unmap.items, group->unmap.count, false, err);
     for (size_t i = 0; !status && i < lane->mapper_count; i++)

@@ -164,7 +164,7 @@ static const char *const column_comments[][2] = {
     {"blobs.kind", "blob, file or part"},
     {"blobs.ts", "when it was stored (of a deleted one: deleted)"},
     {"blobs.seq", "its latest change in the store's queue; of a part: 0"},
-    {"blobs.mapped_at", "when the live lane's mappers last saw it"},
+    {"blobs.mapped_at", "when the live lane's mappers last wrote it"},
     {"refuge_lanes.position", "complete up to here in the change queue"},
     {"refuge_lanes.writer", "token of who moved it last"},
     {"refuge_parts.\"offset\"", "within the parent's content; null: made by the mapper"},
