@@ -7,12 +7,13 @@
  */
 #include "core/control.h"
 #include "mappers/lua_host.h"
+#include "mappers/media.h"
 #include "mappers/pool.h"
 
 #include <math.h>
 #include <string.h>
 
-#define HEAD_SIZE 4096
+#define HEAD_SIZE RF_MEDIA_LOOK
 #define NEEDS_MAX 1000
 
 /* ---- the blob ---- */

@@ -13,6 +13,7 @@
  * To add a helper room: a lua_NAME.c with rf_lua_open_NAME, and a line in refuge_rooms below.
  */
 #include "core/control.h"
+#include "core/glob.h"
 #include "core/utf8.h"
 #include "mappers/lua_host.h"
 #include "mappers/lua_shape.h"
@@ -23,7 +24,6 @@
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
 
 #define MEMORY_MB_DEFAULT 16
 #define TRACE_LEVELS 24
@@ -727,29 +727,6 @@ enum rf_status rf_env_tests(struct rf_env *env, struct rf_buf *json, struct rf_e
 
 /* ---- mapping ---- */
 
-static bool glob(const char *pattern, const char *text)
-{
-    const char *star = NULL, *back = NULL;
-
-    while (*text) {
-        if (*pattern == '*') {
-            star = pattern++;
-            back = text;
-        } else if (*pattern == '?' || strncasecmp(pattern, text, 1) == 0) {
-            pattern++;
-            text++;
-        } else if (star) {
-            pattern = star + 1;
-            text = ++back;
-        } else {
-            return false;
-        }
-    }
-    while (*pattern == '*')
-        pattern++;
-    return *pattern == '\0';
-}
-
 static bool patterns_want(struct rf_env *env)
 {
     /* A part has no name. */
@@ -759,7 +736,8 @@ static bool patterns_want(struct rf_env *env)
     base = base ? base + 1 : name;
     for (size_t i = 0; i < env->pattern_count; i++) {
         const struct rf_pattern *p = &env->patterns[i];
-        if (p->is_name ? base && glob(p->text, base) : glob(p->text, rf_host_media(env)))
+        if (p->is_name ? base && rf_glob_matches(p->text, base)
+                       : rf_glob_matches(p->text, rf_host_media(env)))
             return true;
     }
     return false;

@@ -72,9 +72,6 @@ enum rf_env_outcome {
     RF_ENV_MISSING  /* a needed blob is not there: output holds the N records seen so far */
 };
 
-/* The media type found for an item, as blob.media would answer; a constant. */
-const char *rf_media_find(struct rf_bytes head, const char *name);
-
 /*
  * Map one item. output is cleared first; its maximum is decl->limits.output_mb. trace, when not
  * NULL, gets a line per emit and helper call for `mapper run --trace`. message and traceback are

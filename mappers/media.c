@@ -11,11 +11,11 @@
  */
 #include "core/json_scan.h"
 #include "core/utf8.h"
-#include "mappers/lua_env.h"
+#include "mappers/media.h"
 
 #include <strings.h>
 
-#define LOOK_SIZE 4096
+#define LOOK_SIZE RF_MEDIA_LOOK
 #define JSON_LOOK 512 /* of JSON, what must be well-formed so far */
 
 static const struct {

@@ -1,4 +1,5 @@
 /* test_lua_emit.c - emit: conversion by declared type, cleaning, parts; and the blob's methods. */
+#include "mappers/media.h"
 #include "tests/unit/lua_harness.h"
 
 static struct harness h;
