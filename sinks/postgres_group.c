@@ -893,14 +893,15 @@ enum rf_status rf_pg_group_flush(struct rf_postgres *sink, struct rf_error *err)
 
 /* ---- parts nothing reaches ---- */
 
-/* Take some orphans out of the list; those that no edge of the lane reaches. */
+/* Take some orphans out of the list: those that no edge of the lane reaches, and the others. */
 static enum rf_status next_orphans(struct rf_postgres *sink, const struct rf_pg_lane *lane,
-                                   struct rf_ids *out, bool *any, struct rf_error *err)
+                                   struct rf_ids *out, struct rf_ids *reached, bool *any,
+                                   struct rf_error *err)
 {
     struct rf_pg_rows *rows = NULL;
     enum rf_status status;
 
-    out->count = 0;
+    out->count = reached->count = 0;
     status = rf_pg_query(sink->pg, &rows, err,
                          "WITH taken AS (DELETE FROM pg_temp.refuge_orphans WHERE id IN (SELECT id "
                          "FROM pg_temp.refuge_orphans LIMIT 10000) RETURNING id) SELECT id, EXISTS("
@@ -911,6 +912,8 @@ static enum rf_status next_orphans(struct rf_postgres *sink, const struct rf_pg_
     for (size_t row = 0; row < rf_pg_count(rows); row++)
         if (!rf_pg_int_at(rows, row, 1) || !RF_SAFEGUARD("sink-shared-part"))
             rf_ids_put(out, rf_pg_int_at(rows, row, 0));
+        else
+            rf_ids_put(reached, rf_pg_int_at(rows, row, 0));
     rf_pg_rows_free(rows);
     return status;
 }
@@ -918,12 +921,15 @@ static enum rf_status next_orphans(struct rf_postgres *sink, const struct rf_pg_
 enum rf_status rf_postgres_collect_orphans(struct rf_postgres *sink, struct rf_pg_lane *lane,
                                            struct rf_error *err)
 {
-    struct rf_ids ids = {0};
+    struct rf_ids ids = {0}, reached = {0};
     bool any = true;
     enum rf_status status = RF_OK;
 
     while (!status && any) {
-        status = next_orphans(sink, lane, &ids, &any, err);
+        status = next_orphans(sink, lane, &ids, &reached, &any, err);
+        if (!status && reached.count && sink->shared && RF_SAFEGUARD("sink-shared-again"))
+            status = rf_postgres_wake_below(sink, lane, reached.items, reached.count, NULL,
+                                            sink->shared, err);
         if (status || !ids.count)
             continue;
         status = unmap(sink, lane, NULL, ids.items, ids.count, false, err);
@@ -934,6 +940,7 @@ enum rf_status rf_postgres_collect_orphans(struct rf_postgres *sink, struct rf_p
                                "I", ids.items, ids.count);
     }
     rf_ids_release(&ids);
+    rf_ids_release(&reached);
     if (!status)
         sink->orphans = false;
     return status;

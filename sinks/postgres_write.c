@@ -1083,6 +1083,7 @@ void rf_postgres_rollback(struct rf_sink *base)
     rf_pg_group_clear(sink);
     clear_cache(&sink->cache);
     sink->lane = NULL;
+    sink->shared = 0;
     base->batch_open = false;
 }
 

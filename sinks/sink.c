@@ -194,6 +194,22 @@ enum rf_status rf_sink_lost(struct rf_sink *sink, uint64_t first, uint64_t last,
     return status ? status : sink->ops->lost(sink, first, last, err);
 }
 
+enum rf_status rf_sink_share(struct rf_sink *sink, uint64_t mappers, struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    return status ? status : sink->ops->share(sink, mappers, err);
+}
+
+enum rf_status rf_sink_again(struct rf_sink *sink, const char *key, const char *media,
+                             uint64_t mappers, struct rf_error *err)
+{
+    enum rf_status status = need_batch(sink, err);
+
+    assert(strlen(key) < RF_ITEM_KEY_SIZE);
+    return status ? status : sink->ops->again(sink, key, media, mappers, err);
+}
+
 enum rf_status rf_sink_commit(struct rf_sink *sink, const char *to, struct rf_error *err)
 {
     enum rf_status status = need_batch(sink, err);
@@ -255,6 +271,13 @@ enum rf_status rf_sink_origin_of(struct rf_sink *sink, uint32_t lane, const char
                                  struct rf_sink_origin *out, struct rf_error *err)
 {
     return sink->ops->origin_of(sink, lane, key, out, err);
+}
+
+enum rf_status rf_sink_holders(struct rf_sink *sink, uint32_t lane, const char *key,
+                               enum rf_status (*visit)(void *user, const struct rf_sink_holder *),
+                               void *user, struct rf_error *err)
+{
+    return sink->ops->holders(sink, lane, key, visit, user, err);
 }
 
 enum rf_status rf_sink_dead_letters(struct rf_sink *sink,

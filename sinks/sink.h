@@ -213,6 +213,18 @@ RF_MUST_USE enum rf_status rf_sink_arrived(struct rf_sink *sink, const struct rf
 RF_MUST_USE enum rf_status rf_sink_lost(struct rf_sink *sink, uint64_t first, uint64_t last,
                                         struct rf_error *err);
 
+/* For the rest of the open batch: a part that loses an edge while another reaches it all the same,
+ * and all parts below it, become ready parks of these mappers (bit i: the lane's mapper i) when the
+ * batch is committed. What they have stays until they are mapped again. */
+RF_MUST_USE enum rf_status rf_sink_share(struct rf_sink *sink, uint64_t mappers,
+                                         struct rf_error *err);
+
+/* An item and all parts below it, along the edges of the lane, become ready parks of these mappers.
+ * media, when not NULL: only the parts below whose media type matches it (core/glob.h). What they
+ * have stays until they are mapped again. Nothing when the item is not there. */
+RF_MUST_USE enum rf_status rf_sink_again(struct rf_sink *sink, const char *key, const char *media,
+                                         uint64_t mappers, struct rf_error *err);
+
 /* Commit items and the lane's new position together (the position as it was: to = from).
  * RF_UNAVAILABLE: nothing was stored, the batch is rolled back; write it again later.
  * RF_TIMEOUT: unknown; begin again, which tells. */
@@ -288,6 +300,20 @@ RF_MUST_USE enum rf_status rf_sink_park_needs(struct rf_sink *sink, uint32_t lan
 /* Where a part can be cut out again: one of the edges that reach it. RF_NOT_FOUND: none does. */
 RF_MUST_USE enum rf_status rf_sink_origin_of(struct rf_sink *sink, uint32_t lane, const char *key,
                                              struct rf_sink_origin *out, struct rf_error *err);
+
+/* A blob or file that holds a part, itself or through other parts. */
+struct rf_sink_holder {
+    uint64_t seq;
+    int64_t timestamp_us;
+    const char *name; /* of a file, or NULL; lent to the visitor */
+};
+
+/* Visit the holders of a part along the edges of a lane, each once, in any order, until visit
+ * answers something else than RF_OK: RF_END ends it early, the rest is a failure. */
+RF_MUST_USE enum rf_status rf_sink_holders(struct rf_sink *sink, uint32_t lane, const char *key,
+                                           enum rf_status (*visit)(void *user,
+                                                                   const struct rf_sink_holder *),
+                                           void *user, struct rf_error *err);
 
 struct rf_dead_letter {
     const char *key, *mapper, *reason, *dead_class; /* lent to the visitor */

@@ -55,6 +55,9 @@ struct rf_sink_ops {
                               struct rf_error *err);
     enum rf_status (*lost)(struct rf_sink *sink, uint64_t first, uint64_t last,
                            struct rf_error *err);
+    enum rf_status (*share)(struct rf_sink *sink, uint64_t mappers, struct rf_error *err);
+    enum rf_status (*again)(struct rf_sink *sink, const char *key, const char *media,
+                            uint64_t mappers, struct rf_error *err);
     enum rf_status (*commit)(struct rf_sink *sink, const char *to, struct rf_error *err);
     void (*rollback)(struct rf_sink *sink);
     enum rf_status (*has_part)(struct rf_sink *sink, uint32_t lane, const char *key, bool *out,
@@ -75,6 +78,9 @@ struct rf_sink_ops {
                                  struct rf_blobref **refs, size_t *count, struct rf_error *err);
     enum rf_status (*origin_of)(struct rf_sink *sink, uint32_t lane, const char *key,
                                 struct rf_sink_origin *out, struct rf_error *err);
+    enum rf_status (*holders)(struct rf_sink *sink, uint32_t lane, const char *key,
+                              enum rf_status (*visit)(void *user, const struct rf_sink_holder *),
+                              void *user, struct rf_error *err);
     enum rf_status (*dead_letters)(struct rf_sink *sink,
                                    enum rf_status (*visit)(void *user,
                                                            const struct rf_dead_letter *),

@@ -163,6 +163,7 @@ struct rf_postgres {
     int64_t now;       /* of the open batch: mapped_at */
     int64_t next_id, last_id; /* of the block of blobs.id at hand */
     bool orphans;      /* pg_temp.refuge_orphans may hold something */
+    uint64_t shared;   /* rf_sink_share of the open batch */
     enum { RF_PG_WAITING_UNKNOWN, RF_PG_WAITING_NONE, RF_PG_WAITING_SOME } waiting;
     int64_t put_last;  /* id of the item put last in this batch; 0: it was stale */
     struct rf_pg_cache cache;
@@ -316,6 +317,22 @@ enum rf_status rf_postgres_commit(struct rf_sink *sink, const char *to, struct r
 void rf_postgres_rollback(struct rf_sink *sink);
 enum rf_status rf_postgres_has_part(struct rf_sink *sink, uint32_t lane, const char *key,
                                     bool *out, struct rf_error *err);
+
+/* ---- postgres_again.c ---- */
+
+/* Items and the parts below them become ready parks of these mappers of the lane; media, when not
+ * NULL, is a pattern of LIKE. */
+RF_MUST_USE enum rf_status rf_postgres_wake_below(struct rf_postgres *sink,
+                                                  struct rf_pg_lane *lane, const int64_t *blobs,
+                                                  size_t count, const char *media,
+                                                  uint64_t mappers, struct rf_error *err);
+enum rf_status rf_postgres_share(struct rf_sink *sink, uint64_t mappers, struct rf_error *err);
+enum rf_status rf_postgres_again(struct rf_sink *sink, const char *key, const char *media,
+                                 uint64_t mappers, struct rf_error *err);
+enum rf_status rf_postgres_holders(struct rf_sink *sink, uint32_t lane, const char *key,
+                                   enum rf_status (*visit)(void *user,
+                                                           const struct rf_sink_holder *),
+                                   void *user, struct rf_error *err);
 
 /* ---- postgres_parks.c ---- */
 

@@ -99,6 +99,7 @@ struct rf_sqlite {
         RF_WAITING_NONE,    /* no item needs a blob that is not there */
         RF_WAITING_SOME     /* some may */
     } waiting;
+    uint64_t shared;  /* rf_sink_share of the open batch */
     int64_t put_last; /* blobs.id of the item put last in this batch; 0: it was stale */
 };
 
@@ -183,6 +184,22 @@ enum rf_status rf_sqlite_is_parked(struct rf_sink *sink, uint32_t lane, uint16_t
                                    struct rf_error *err);
 enum rf_status rf_sqlite_mapper_splits(struct rf_sink *sink, uint32_t lane, const char *name,
                                        bool *out, struct rf_error *err);
+
+/* ---- sqlite_again.c ---- */
+
+/* An item and the parts below it become ready parks of these mappers of the lane; media, when not
+ * NULL, is a pattern of LIKE. */
+RF_MUST_USE enum rf_status rf_sqlite_wake_below(struct rf_sqlite *sink,
+                                                struct rf_sqlite_lane *lane, int64_t blob,
+                                                const char *media, uint64_t mappers,
+                                                struct rf_error *err);
+enum rf_status rf_sqlite_share(struct rf_sink *sink, uint64_t mappers, struct rf_error *err);
+enum rf_status rf_sqlite_again(struct rf_sink *sink, const char *key, const char *media,
+                               uint64_t mappers, struct rf_error *err);
+enum rf_status rf_sqlite_holders(struct rf_sink *sink, uint32_t lane, const char *key,
+                                 enum rf_status (*visit)(void *user,
+                                                         const struct rf_sink_holder *),
+                                 void *user, struct rf_error *err);
 
 /* ---- sqlite_parks.c ---- */
 

@@ -1044,6 +1044,8 @@ enum rf_status rf_sqlite_collect_orphans(struct rf_sqlite *sink, struct rf_sqlit
 
     while ((status = next_orphan(sink, &id, err)) == RF_OK) {
         status = reached(sink, lane, id, &found, err);
+        if (!status && found && sink->shared && RF_SAFEGUARD("sink-shared-again"))
+            status = rf_sqlite_wake_below(sink, lane, id, NULL, sink->shared, err);
         if (!status && found && RF_SAFEGUARD("sink-shared-part"))
             continue;
         for (size_t i = 0; !status && i < lane->mapper_count; i++)
@@ -1100,6 +1102,7 @@ enum rf_status rf_sqlite_begin(struct rf_sink *base, uint32_t lane, const char *
     }
     base->batch_open = true;
     sink->orphans = false;
+    sink->shared = 0;
     rf_sqlite_now(sink->now);
     snprintf(sink->from, sizeof sink->from, "%s", from);
     status = rf_sqlite_lane_get(sink, lane, &sink->lane, err);
@@ -1141,6 +1144,7 @@ enum rf_status rf_sqlite_commit(struct rf_sink *base, const char *to, struct rf_
     if (!status) {
         base->batch_open = false;
         sink->lane = NULL;
+        sink->shared = 0;
     }
     return settle(sink, status);
 }
@@ -1153,6 +1157,7 @@ void rf_sqlite_rollback(struct rf_sink *base)
     if (!sqlite3_get_autocommit(sink->db.handle))
         sqlite3_exec(sink->db.handle, "ROLLBACK", NULL, NULL, NULL);
     sink->lane = NULL;
+    sink->shared = 0;
     base->batch_open = false;
 }
 

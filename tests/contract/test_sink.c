@@ -373,6 +373,139 @@ static void parts_live_while_something_reaches_them(void **state)
     fixture_release(&f);
 }
 
+struct seen_holders {
+    size_t count, most;
+    uint64_t seqs; /* their sum */
+};
+
+static enum rf_status see_holder(void *user, const struct rf_sink_holder *holder)
+{
+    struct seen_holders *seen = user;
+
+    seen->seqs += holder->seq;
+    assert_int_equal(holder->timestamp_us, 1700000000000000 + (int64_t)holder->seq * 1000000);
+    assert_null(holder->name);
+    return ++seen->count == seen->most ? RF_END : RF_OK;
+}
+
+static struct seen_holders holders_of(struct fixture *f, uint32_t lane, const char *key,
+                                      size_t most)
+{
+    struct seen_holders seen = {.most = most};
+
+    CHECK(rf_sink_holders(f->sink, lane, key, see_holder, &seen, &err));
+    return seen;
+}
+
+static const char *parks_of(struct fixture *f, struct rf_sink_item *a, struct rf_sink_item *b)
+{
+    char sql[600];
+
+    snprintf(sql, sizeof sql,
+             "SELECT CASE b.item WHEN '%s' THEN 'a' WHEN '%s' THEN 'b' ELSE b.kind END AS what, "
+             "m.name, p.kind FROM refuge_parks p JOIN blobs b ON b.id = p.blob JOIN "
+             "refuge_lane_mappers m ON m.id = p.mapper ORDER BY 1",
+             a->key, b->key);
+    return ask(f, sql);
+}
+
+/* whole1 -> {a}, whole2 -> {a}, a -> {b}: a lost holder has what is below mapped again. */
+static void parts_that_lose_a_holder_are_mapped_again(void **state)
+{
+    struct fixture f;
+    struct rf_sink_item a, b;
+    struct rf_sink_call call;
+    struct rf_sink_part edge;
+    struct rf_blobref ref = ref_of("whole1");
+    struct rf_buf buf;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_notes_and_split(&f);
+    a = part_item(&f.arena, "a", "text/plain");
+    b = part_item(&f.arena, "b", "text/plain");
+    edge = edge_to(&b, NULL);
+    call = (struct rf_sink_call){
+        .mapper = 1, .outcome = RF_SINK_ROWS, .parts = &edge, .part_count = 1};
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_parent(&f, "whole1", 1, &a, 1);
+    a.calls = &call;
+    a.call_count = 1;
+    put(f.sink, &a);
+    put_part_note(&f, &b, "B");
+    assert_int_equal(holders_of(&f, lane, b.key, 9).count, 1); /* within the batch, too */
+    put_parent(&f, "whole2", 2, &a, 1);
+    CHECK(rf_sink_commit(f.sink, "2", &err));
+    assert_int_equal(holders_of(&f, lane, b.key, 9).count, 2);
+    assert_int_equal(holders_of(&f, lane, b.key, 9).seqs, 3);
+    assert_int_equal(holders_of(&f, lane, b.key, 1).count, 1);
+    assert_int_equal(holders_of(&f, lane, "sha256-none;text/plain", 9).count, 0);
+
+    CHECK(rf_sink_begin(f.sink, lane, "2", &err));
+    CHECK(rf_sink_share(f.sink, 1, &err));
+    CHECK(rf_sink_remove(f.sink, &ref, 3, 0, &err));
+    CHECK(rf_sink_commit(f.sink, "3", &err));
+    assert_int_equal(holders_of(&f, lane, b.key, 9).seqs, 2);
+    assert_string_equal(parks_of(&f, &a, &b), "a|notes|ready\nb|notes|ready");
+    assert_string_equal(ask(&f, "SELECT title FROM note"), "B"); /* until it is mapped again */
+
+    call = note_call(&buf, 0, "B2", 1);
+    b.calls = &call;
+    b.call_count = 1;
+    b.only_calls = true;
+    CHECK(rf_sink_begin(f.sink, lane, "3", &err));
+    put(f.sink, &b);
+    call = (struct rf_sink_call){.mapper = 0, .outcome = RF_SINK_NONE};
+    a.calls = &call;
+    a.only_calls = true;
+    put(f.sink, &a);
+    CHECK(rf_sink_commit(f.sink, "3", &err));
+    rf_buf_release(&buf);
+    assert_string_equal(parks_of(&f, &a, &b), "");
+    assert_string_equal(ask(&f, "SELECT title FROM note"), "B2");
+
+    /* Without the wish nothing wakes; with rf_sink_again a whole item does. */
+    CHECK(rf_sink_begin(f.sink, lane, "3", &err));
+    put_parent(&f, "whole3", 4, &a, 1);
+    CHECK(rf_sink_commit(f.sink, "4", &err));
+    CHECK(rf_sink_begin(f.sink, lane, "4", &err));
+    ref = ref_of("whole3");
+    CHECK(rf_sink_remove(f.sink, &ref, 5, 0, &err));
+    CHECK(rf_sink_commit(f.sink, "5", &err));
+    assert_string_equal(parks_of(&f, &a, &b), "");
+    CHECK(rf_sink_begin(f.sink, lane, "5", &err));
+    ref = ref_of("whole2");
+    {
+        char key[RF_BLOBREF_SIZE];
+        rf_blobref_format(&ref, key);
+        CHECK(rf_sink_again(f.sink, key, "image/*", 1, &err));
+        CHECK(rf_sink_again(f.sink, key, "text/_lain", 1, &err));
+        CHECK(rf_sink_commit(f.sink, "5", &err));
+        assert_string_equal(parks_of(&f, &a, &b), "");
+        CHECK(rf_sink_begin(f.sink, lane, "5", &err));
+        CHECK(rf_sink_again(f.sink, key, "Text/?la*", 1, &err));
+        CHECK(rf_sink_commit(f.sink, "5", &err));
+        assert_string_equal(parks_of(&f, &a, &b), "a|notes|ready\nb|notes|ready");
+        CHECK(rf_sink_begin(f.sink, lane, "5", &err));
+        CHECK(rf_sink_again(f.sink, key, NULL, 1, &err));
+        CHECK(rf_sink_again(f.sink, key, NULL, 1, &err)); /* twice is once */
+        ref = ref_of("whole1");
+        rf_blobref_format(&ref, key);
+        CHECK(rf_sink_again(f.sink, key, NULL, 1, &err)); /* is not there any more */
+    }
+    CHECK(rf_sink_commit(f.sink, "5", &err));
+    assert_string_equal(parks_of(&f, &a, &b), "a|notes|ready\nb|notes|ready\nblob|notes|ready");
+    CHECK(rf_sink_begin(f.sink, lane, "5", &err));
+    ref = ref_of("whole2");
+    CHECK(rf_sink_share(f.sink, 1, &err));
+    CHECK(rf_sink_remove(f.sink, &ref, 6, 0, &err));
+    CHECK(rf_sink_commit(f.sink, "6", &err));
+    assert_string_equal(ask(&f, "SELECT count(*) FROM refuge_parks"), "0");
+    assert_string_equal(ask(&f, "SELECT count(*) FROM note"), "0");
+    fixture_release(&f);
+}
+
 static void a_ring_of_parts_does_not_loop(void **state)
 {
     struct fixture f;
@@ -1400,6 +1533,7 @@ static void needs_a_server(void **state)
         cmocka_unit_test(a_batch_is_all_or_nothing),                                            \
         cmocka_unit_test(a_lower_sequence_never_overwrites),                                    \
         cmocka_unit_test(parts_live_while_something_reaches_them),                              \
+        cmocka_unit_test(parts_that_lose_a_holder_are_mapped_again),                                        \
         cmocka_unit_test(a_ring_of_parts_does_not_loop),                                        \
         cmocka_unit_test(needs_park_wake_and_unmap),                                            \
         cmocka_unit_test(dead_letters_are_told_and_tried_again),                                \
