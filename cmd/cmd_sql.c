@@ -184,14 +184,18 @@ static enum rf_status query_table(struct rf_cli *cli, const char *url, const cha
 /* psql with the index's schema first in its search path, in read-only transactions. */
 static void exec_psql(const struct rf_index_home *index)
 {
-    const char *fragment = strchr(index->url, '#');
+    const char *fragment = strchr(index->url, '#'), *before = getenv("PGOPTIONS");
     char *url = strndup(index->url, fragment ? (size_t)(fragment - index->url)
                                              : strlen(index->url));
-    char settings[256];
+    char settings[4096];
+    int size;
 
-    snprintf(settings, sizeof settings, "-c search_path=%.60s,public "
-             "-c default_transaction_read_only=on", fragment ? fragment + 1 : "public");
-    if (url && setenv("PGOPTIONS", settings, 1) == 0)
+    size = snprintf(settings, sizeof settings,
+                    "%s%s-c search_path=%.60s,public -c default_transaction_read_only=on",
+                    before ? before : "", before ? " " : "", fragment ? fragment + 1 : "public");
+    if (size < 0 || (size_t)size >= sizeof settings)
+        errno = E2BIG;
+    else if (url && setenv("PGOPTIONS", settings, 1) == 0)
         execlp("psql", "psql", url, (char *)NULL);
     free(url);
 }
