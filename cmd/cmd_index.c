@@ -16,6 +16,7 @@
 #include "cmd/settings.h"
 #include "cmd/watch.h"
 #include "core/row.h"
+#include "indexer/plan.h"
 #include "sinks/query.h"
 
 #define LOCK_SLICE_MS 1000 /* of waiting for a lock, between looks at the signals */
@@ -29,7 +30,9 @@ static void show_progress(void *user, const struct rf_index_progress *progress)
                                 .total = progress->changes_total,
                                 .errors = progress->dead_letters,
                                 .note =
-                                    progress->building ? "building beside the live tables" : NULL};
+                                    progress->building  ? "building beside the live tables"
+                                    : progress->passing ? "looking for what is mapped again"
+                                                        : NULL};
 
     rf_progress_show(user, &shown);
 }
@@ -74,6 +77,8 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
         .batch_items = rf_settings_batch_items(settings),
         .batch_ms = rf_settings_batch_ms(settings),
         .slow_budget_ms = rf_settings_slow_budget_ms(settings),
+        .policy = index->definition.policy ? index->definition.policy
+                                           : rf_settings_policy(settings),
         .hooks = {.progress = show_progress, .warn = show_warning, .user = cli},
     };
 }
@@ -96,6 +101,19 @@ static int fail_index(struct rf_cli *cli, const struct rf_index_home *index,
     default:
         return rf_fail(cli, err);
     }
+}
+
+/* A policy is a matter of usage: it is told before anything is opened. */
+static bool check_policy(struct rf_cli *cli, int *code)
+{
+    const char *text = rf_args_text(&cli->args, "policy");
+    struct rf_policy policy;
+    struct rf_error err = {0};
+
+    if (!text || rf_policy_parse(&policy, text, &err) == RF_OK)
+        return true;
+    *code = rf_fail_with(cli, RF_EXIT_USAGE, "%s", err.message);
+    return false;
 }
 
 /* ---- run and rebuild ---- */
@@ -284,6 +302,9 @@ static enum rf_status run_once(struct work *work, struct rf_error *err)
 
     fill_options(&options, work->cli, work->home, mappers, count);
     options.rebuild = work->rebuild;
+    options.forget = work->rebuild && rf_args_flag(&work->cli->args, "full");
+    if (!work->rebuild && rf_args_text(&work->cli->args, "policy"))
+        options.policy = rf_args_text(&work->cli->args, "policy");
     status = open_index(work, &options, &index, err);
     work->running = status == RF_OK;
     if (work->running) {
@@ -372,6 +393,8 @@ int cmd_index_run(struct rf_cli *cli)
     char **names;
     int code;
 
+    if (!check_policy(cli, &code))
+        return code;
     if (cli->args.word_count)
         return run_one(cli, cli->args.words[0], follow, false);
     names = rf_index_names(cli, &count);
@@ -631,6 +654,8 @@ int cmd_index_create(struct rf_cli *cli)
     char *url = NULL, *taken = NULL;
     int code = RF_EXIT_OK;
 
+    if (!check_policy(cli, &code))
+        return code;
     if (!rf_index_home_init(&index, cli, cli->args.words[0], false, &code)) {
         rf_index_home_release(&index);
         return code;
@@ -648,6 +673,7 @@ int cmd_index_create(struct rf_cli *cli)
                             url);
     } else if (resolve_mappers(cli, &definition, &index.arena, &code)) {
         definition.sink = url;
+        definition.policy = rf_args_text(&cli->args, "policy");
         definition.reader = rf_args_text(&cli->args, "reader");
         code = create_index(cli, &index, &definition);
     }

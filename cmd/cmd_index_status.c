@@ -6,7 +6,9 @@
 
 #include "cmd/index_home.h"
 #include "cmd/mapper_state.h"
+#include "core/json.h"
 #include "core/row.h"
+#include "indexer/plan.h"
 
 #define TALLY_MAX 256 /* mappers counted one by one */
 
@@ -63,6 +65,54 @@ static void print_lane_mappers(struct rf_cli *cli, const struct rf_sink_lane *la
     for (size_t i = 0; i < lane->mapper_count; i++)
         rf_out_printf(cli, "            %s %.12s\n", lane->mappers[i].decl->name,
                       lane->mappers[i].identity);
+}
+
+/* Which version of a mapper maps what, where that is not one version for all. */
+static enum rf_status print_plan(struct rf_cli *cli, struct rf_sink *sink, struct rf_arena *arena,
+                                 const struct rf_sink_lane *lanes, size_t count,
+                                 struct rf_error *err)
+{
+    struct rf_buf json, policy;
+    struct rf_plan plan;
+    enum rf_status status = rf_plan_of_live(sink, arena, lanes, count, &plan, err);
+
+    if (status != RF_OK)
+        return status;
+    rf_buf_init(&json, (size_t)4 << 20);
+    rf_buf_init(&policy, RF_POLICY_TEXT_MAX);
+    rf_buf_put_text(&json, "[");
+    for (size_t i = 0; i < plan.count; i++) {
+        const struct rf_plan_mapper *chain = plan.mappers[i];
+
+        for (size_t k = 0; k < chain->count; k++) {
+            const struct rf_plan_version *version = &chain->versions[k];
+            uint64_t left = version->after - version->passed;
+
+            rf_buf_clear(&policy);
+            rf_policy_format(&version->policy, &policy);
+            rf_out_printf(cli, "%s %s %.12s ", i + k ? "           " : "  plan     ", chain->name,
+                          version->identity);
+            rf_out_word(cli, rf_buf_bytes(&policy));
+            if (version->policy.kind != RF_POLICY_FULL)
+                rf_out_printf(cli, "%s%llu", version->policy.kind == RF_POLICY_FORWARD
+                                                 ? " from change " : ", and all from change ",
+                              (unsigned long long)version->after + 1);
+            if (left)
+                rf_out_printf(cli, ", %llu changes still to be looked at",
+                              (unsigned long long)left);
+            rf_out_printf(cli, "\n");
+            rf_buf_printf(&json, "%s{\"mapper\":\"%s\",\"identity\":\"%s\",\"policy\":",
+                          json.size > 1 ? "," : "", chain->name, version->identity);
+            rf_json_put_string(&json, rf_buf_bytes(&policy));
+            rf_buf_printf(&json, ",\"after\":%llu,\"left\":%llu}",
+                          (unsigned long long)version->after, (unsigned long long)left);
+        }
+    }
+    rf_buf_put_text(&json, "]");
+    rf_out_raw(&cli->out, "plan", rf_buf_bytes(&json));
+    rf_buf_release(&json);
+    rf_buf_release(&policy);
+    return RF_OK;
 }
 
 static void print_counts(struct rf_cli *cli, const struct rf_sink_counts *counts)
@@ -183,8 +233,9 @@ static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home
             else
                 print_lane_mappers(cli, &lanes[i]);
         }
+        status = print_plan(cli, sink, &arena, lanes, count, err);
         print_counts(cli, &counts);
-        if (count)
+        if (count && status == RF_OK)
             status = print_stopped(cli, sink, &lanes[0], &arena, err);
         print_tally(cli, tally);
         *set_aside += tally->total;

@@ -18,6 +18,7 @@
 #include "cmd/index_home.h"
 #include "cmd/mapper_item.h"
 #include "core/utf8.h"
+#include "indexer/plan.h"
 #include "sinks/query.h"
 
 #define ITEMS_MAX 64    /* items of one name that are told of */
@@ -52,6 +53,7 @@ struct why {
     struct rf_sink *sink;
     struct rf_arena lane_arena;
     struct rf_sink_lane *lane;
+    struct rf_plan plan;
     struct rf_mapper *probe;
     bool no_pool;
     unsigned calls;
@@ -282,7 +284,9 @@ static bool prepare_calls(struct why *why)
     why->no_pool =
         rf_sink_open(&why->sink, why->index->url, &how, NULL) != RF_OK ||
         rf_sink_lanes(why->sink, &why->lane_arena, &why->lane, &count, NULL) != RF_OK ||
-        count == 0 || rf_pool_open(&why->pool, &options, NULL) != RF_OK ||
+        count == 0 ||
+        rf_plan_of_live(why->sink, &why->lane_arena, why->lane, count, &why->plan, NULL) != RF_OK ||
+        rf_pool_open(&why->pool, &options, NULL) != RF_OK ||
         rf_pool_load_bundle(why->pool, rf_bytes_text(probe_bundle), &why->probe, NULL) != RF_OK;
     return !why->no_pool;
 }
@@ -326,17 +330,59 @@ static void look_at_content(struct why *why)
     rf_result_free(result);
 }
 
-static struct rf_mapper *load_mapper(struct why *why)
+struct held {
+    const struct rf_plan_mapper *chain;
+    uint32_t takes;
+};
+
+static enum rf_status take_holder(void *user, const struct rf_sink_holder *holder)
 {
+    struct held *held = user;
+    struct rf_plan_item item = {.seq = holder->seq, .timestamp_us = holder->timestamp_us,
+                                .name = holder->name};
+
+    held->takes &= rf_plan_takes(held->chain, &item);
+    return RF_OK;
+}
+
+/* The version of a chain that maps the item at hand, or -1. */
+static int version_of(struct why *why, const struct rf_plan_mapper *chain)
+{
+    const struct rf_item *at = &why->content.item;
+    struct rf_plan_item item = {.seq = at->seq, .timestamp_us = at->timestamp_us,
+                                .name = at->name, .media = why->media};
+    struct held held = {.chain = chain, .takes = rf_plan_all(chain)};
+
+    if (at->kind != RF_ITEM_PART)
+        return rf_plan_choose(rf_plan_takes(chain, &item));
+    if (rf_sink_holders(why->sink, why->lane->id, why->item->key, take_holder, &held, NULL))
+        return -1;
+    return rf_plan_choose(held.takes | rf_plan_takes_media(chain, at->media));
+}
+
+/* The version of the mapper at hand that maps the item; *none: the plan has none for it. */
+static struct rf_mapper *load_mapper(struct why *why, bool *none)
+{
+    const struct rf_sink_mapper *one = NULL;
+    const struct rf_plan_mapper *chain = rf_plan_find(&why->plan, why->mapper->name);
     struct rf_mapper *mapper = NULL;
+    struct rf_bytes bundle;
+    int version = 0;
 
-    for (size_t i = 0; i < why->lane->mapper_count; i++) {
-        const struct rf_sink_mapper *one = &why->lane->mappers[i];
-
-        if (strcmp(one->decl->name, why->mapper->name) == 0 &&
-            rf_pool_load_bundle(why->pool, one->bundle, &mapper, NULL) != RF_OK)
-            mapper = NULL;
-    }
+    for (size_t i = 0; i < why->lane->mapper_count && !one; i++)
+        one = strcmp(why->lane->mappers[i].decl->name, why->mapper->name) == 0
+                  ? &why->lane->mappers[i] : NULL;
+    if (!one)
+        return NULL;
+    bundle = one->bundle;
+    if (chain)
+        version = version_of(why, chain);
+    *none = version < 0;
+    if (version < 0 ||
+        (version > 0 && rf_plan_text(why->sink, &why->lane_arena,
+                                     chain->versions[version].identity, &bundle, NULL)) ||
+        rf_pool_load_bundle(why->pool, bundle, &mapper, NULL) != RF_OK)
+        return NULL;
     return mapper;
 }
 
@@ -368,12 +414,17 @@ static void explain_nothing(struct why *why)
 {
     struct rf_mapper *mapper = NULL;
     struct rf_result *result = NULL;
+    bool none = false;
 
-    if (prepare_calls(why) && open_content(why) && (mapper = load_mapper(why)) != NULL) {
+    if (prepare_calls(why) && open_content(why)) {
         look_at_content(why);
-        result = call(why, mapper);
+        mapper = load_mapper(why, &none);
+        result = mapper ? call(why, mapper) : NULL;
     }
-    if (result && result->calls[0].outcome == RF_CALL_NONE)
+    if (none)
+        set_state(why, "left out", "it was there before this mapper came, and the policy of that "
+                                   "does not select it");
+    else if (result && result->calls[0].outcome == RF_CALL_NONE)
         explain_no_match(why, rf_mapper_decl(mapper));
     else if (result && result->calls[0].outcome == RF_CALL_ROWS && result->calls[0].rows == 0 &&
              result->calls[0].parts == 0)

@@ -123,10 +123,23 @@ const struct rf_command rf_commands[] = {
                              "fail: when they used up the CPU time that option index.slow_budget "
                              "allows, what waits for it stays parked until the next run. With "
                              "--follow mapper files that change while it runs are loaded again at "
-                             "once.",
+                             "once. "
+                             "A mapper that changed, or came, maps everything again beside the "
+                             "live tables unless a policy says otherwise: forward maps what comes "
+                             "from now on and leaves the rows of the version before; since=SEQ, "
+                             "since=YYYY-MM-DD[Thh:mm:ss] (UTC) and match= map again, too, what "
+                             "changed from then on, files of such a name, or items of a media "
+                             "type such as message/rfc822 or image/*, in the background. A part "
+                             "is as old as the oldest item that holds it. Which version maps what "
+                             "is kept with the index ('index status' shows it), and rebuilds and "
+                             "verifies follow it. Without --policy: the policy of 'index create', "
+                             "else option index.policy, else full. A mapper that cuts parts, or "
+                             "whose tables changed, can only come in full. The first fill of an "
+                             "index maps everything.",
      .examples = "refuge index run\tbring all indexes up to date\n"
                  "refuge index run main\tone of them\n"
-                 "refuge index run --follow\tgo on for ever\n",
+                 "refuge index run --follow\tgo on for ever\n"
+                 "refuge index run --policy since=2026-01-01\twhat is older keeps its rows\n",
      .run = cmd_index_run,
      .max = 1},
     {.name = "index status",
@@ -154,7 +167,8 @@ const struct rf_command rf_commands[] = {
      .arguments = "[NAME]",
      .help = "map everything again beside the live tables, then swap",
      .text = INDEX_NAME_TEXT " Queries go on meanwhile. A rebuild that was stopped goes on at the "
-                             "next run.",
+                             "next run. Where a policy left items to older versions of a mapper "
+                             "they are mapped by those, unless --full is given.",
      .run = cmd_index_rebuild,
      .max = 1},
     {.name = "index verify",
@@ -415,6 +429,11 @@ const struct rf_cli_option rf_cli_options[] = {
      "where its rows go; default: a file in the home"},
     {"index create", "reader", 0, RF_CLI_TEXT, "ROLE", NULL,
      "a role of the PostgreSQL server that may read the tables"},
+    {"index run,index create", "policy", 0, RF_CLI_TEXT, "POLICY", NULL,
+     "what a mapper that changed or came does with what is there: full, forward, since=SEQ|DATE, "
+     "match=NAME|MEDIA"},
+    {"index rebuild", "full", 0, RF_CLI_FLAG, NULL, NULL,
+     "with the newest mappers alone: forget which version maps what"},
     {"index create", "mapper", 'm', RF_CLI_LIST, "FILE", NULL,
      "a mapper it uses, instead of all of the home"},
 

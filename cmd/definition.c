@@ -14,6 +14,8 @@ static const struct rf_option options[] = {
     {.name = "sink", .type = RF_OPTION_TEXT, .required = true, .help = "URL of where its rows go"},
     {.name = "mappers", .type = RF_OPTION_TEXTS,
      .help = "mapper files it uses instead of those of the home"},
+    {.name = "policy", .type = RF_OPTION_TEXT,
+     .help = "of mappers that change or come, instead of index.policy"},
     {.name = "reader", .type = RF_OPTION_TEXT, .help = "role that may read its tables"},
     {0},
 };
@@ -40,6 +42,7 @@ enum rf_status rf_definition_read(struct rf_definition *out, struct rf_arena *ar
     if (!table)
         return rf_error_set(err, RF_INVALID, "%s: section 'index' is missing", path);
     out->sink = rf_conf_get(table, options, "sink").text;
+    out->policy = rf_conf_get(table, options, "policy").text;
     out->reader = rf_conf_get(table, options, "reader").text;
     mappers = rf_conf_get(table, options, "mappers");
     if (mappers.given) {
@@ -75,6 +78,8 @@ enum rf_status rf_definition_write(const struct rf_definition *definition, const
         }
         rf_buf_put_text(&buf, "]");
     }
+    if (definition->policy)
+        put_member(&buf, "policy", definition->policy);
     if (definition->reader)
         put_member(&buf, "reader", definition->reader);
     rf_buf_put_text(&buf, "\n}}\n");

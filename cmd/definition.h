@@ -2,7 +2,7 @@
  * definition.h - what `index create` wrote about an index: conf.d/index-NAME.json of the home
  *
  *     {"index": {"sink": "postgresql://ada@db.example/notes#main", "mappers": ["/a/recipes.lua"],
- *      "reader": "grafana"}}
+ *      "policy": "forward", "reader": "grafana"}}
  *
  * An index without such a file is kept in index/NAME.db of the home and uses all mappers.
  */
@@ -14,6 +14,7 @@
 
 struct rf_definition {
     const char *sink;           /* URL */
+    const char *policy;         /* of mappers that change or come, or NULL */
     const char *reader;         /* role that may read the tables, or NULL */
     const char *const *mappers; /* paths and "bundled:NAME"; NULL: those of the home */
     size_t mapper_count;

@@ -14,6 +14,7 @@
 
 #include "core/json.h"
 #include "core/utf8.h"
+#include "indexer/plan.h"
 
 struct state {
     char name[RF_NAME_MAX + 1];
@@ -29,6 +30,7 @@ struct states {
     const struct rf_sink_lane *lanes;
     size_t lane_count;
     struct rf_arena arena;
+    struct rf_plan plan;
     struct state *list;
     size_t count;
 };
@@ -68,6 +70,15 @@ static struct state *find_state(const struct states *states, const char *name)
     return NULL;
 }
 
+/* The newest version that the index runs. */
+static const char *running_identity(const struct states *states,
+                                    const struct rf_sink_mapper *running)
+{
+    const struct rf_plan_mapper *chain = rf_plan_find(&states->plan, running->decl->name);
+
+    return chain ? rf_plan_newest(chain)->identity : running->identity;
+}
+
 static struct state *add_state(struct states *states, const char *name, const char *state)
 {
     const struct rf_sink_lane *live = live_lane(states);
@@ -76,7 +87,7 @@ static struct state *add_state(struct states *states, const char *name, const ch
 
     snprintf(out->name, sizeof out->name, "%s", name);
     out->state = state;
-    out->identity = running ? running->identity : NULL;
+    out->identity = running ? running_identity(states, running) : NULL;
     out->message = NULL;
     out->decl = NULL;
     return out;
@@ -256,6 +267,8 @@ void rf_mapper_states_print(struct rf_cli *cli, struct rf_sink *sink,
     struct states states = {.cli = cli, .sink = sink, .lanes = lanes, .lane_count = count};
 
     rf_arena_init(&states.arena, (size_t)64 << 20);
+    if (rf_plan_of_live(sink, &states.arena, lanes, count, &states.plan, NULL) != RF_OK)
+        states.plan.count = 0;
     find_states(&states);
     for (size_t i = 0; i < states.count; i++)
         print_state(cli, &states.list[i]);
@@ -273,6 +286,8 @@ enum rf_status rf_mapper_running(struct rf_mapper **out, struct rf_pool *pool,
     struct rf_sink_lane *lanes = NULL;
     struct rf_sink *sink = NULL;
     struct rf_arena arena;
+    struct rf_plan plan = {0};
+    struct rf_bytes bundle = {0};
     size_t count = 0;
     enum rf_status status;
 
@@ -285,8 +300,17 @@ enum rf_status rf_mapper_running(struct rf_mapper **out, struct rf_pool *pool,
     if (status == RF_OK && !running)
         status = rf_error_set(err, RF_NOT_FOUND, "index '%s' runs no mapper '%s'", index->name,
                               name);
-    if (running)
-        status = rf_pool_load_bundle(pool, running->bundle, out, err);
+    if (status == RF_OK)
+        status = rf_plan_of_live(sink, &arena, lanes, count, &plan, err);
+    if (status == RF_OK) {
+        const struct rf_plan_mapper *chain = rf_plan_find(&plan, name);
+
+        bundle = running->bundle;
+        if (chain && chain->count > 1)
+            status = rf_plan_text(sink, &arena, rf_plan_newest(chain)->identity, &bundle, err);
+    }
+    if (status == RF_OK)
+        status = rf_pool_load_bundle(pool, bundle, out, err);
     rf_sink_close(sink);
     rf_arena_release(&arena);
     return status;

@@ -39,6 +39,10 @@ static const struct rf_option index_options[] = {
      .max = (int64_t)30 * 86400 * 1000,
      .help = "CPU time that one mapper's slow calls may use up in a run when all of them fail; "
              "what still waits for it then stays parked until the next run"},
+    {.name = "policy", .type = RF_OPTION_TEXT, .preset = "full",
+     .help = "what a mapper that changed or came does with what is in the store already: full, "
+             "forward, since=SEQUENCE, since=DATE, match=NAME or match=MEDIA/TYPE; see 'index run' "
+             "in refuge(1)"},
     {0},
 };
 
@@ -385,6 +389,13 @@ uint32_t rf_settings_batch_ms(const struct rf_settings *settings)
 uint64_t rf_settings_slow_budget_ms(const struct rf_settings *settings)
 {
     return (uint64_t)number(settings, "index", "slow_budget");
+}
+
+const char *rf_settings_policy(const struct rf_settings *settings)
+{
+    const struct value *value = find_value(settings, "index", "policy");
+
+    return value ? value->setting.text : NULL;
 }
 
 uint32_t rf_settings_workers(const struct rf_settings *settings)

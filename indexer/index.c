@@ -17,12 +17,15 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "indexer/index_internal.h"
 #include "indexer/pipeline.h"
+#include "mappers/media.h"
 #include "sinks/query.h"
 #include "sinks/table_names.h"
 
@@ -42,8 +45,11 @@ struct rf_index {
     struct rf_brake *brake;
     struct rf_arena arena;         /* names, lanes as they are now */
     struct rf_arena lanes_arena;
+    struct rf_plan plan;           /* of versions side by side (plan.h) */
+    bool given_plan;               /* by a verify: nothing of it is kept in the sink */
+    struct rf_policy policy;
     struct rf_mapper **wanted;     /* in the order asked for, */
-    const char **wanted_paths;     /* each from there */
+    const char **wanted_paths;     /* each from there, while they are loaded */
     size_t wanted_count, broken;
     struct rf_sink_lane *lanes;    /* live first; at most one beside it */
     size_t lane_count;
@@ -109,6 +115,89 @@ static enum rf_status read_lanes(struct rf_index *index, struct rf_error *err)
     return rf_sink_lanes(index->sink, &index->lanes_arena, &index->lanes, &index->lane_count, err);
 }
 
+/* ---- the plan ---- */
+
+static uint64_t seq_of(const char *position)
+{
+    struct rf_cursor at = {0};
+
+    return position[0] && rf_cursor_parse(&at, position, NULL) == RF_OK ? at.seq : 0;
+}
+
+static enum rf_status write_plan(struct rf_index *index, struct rf_error *err)
+{
+    return index->given_plan ? RF_OK : rf_plan_write(index->sink, &index->plan, err);
+}
+
+/* Chains that are over go. */
+static enum rf_status settle_plan(struct rf_index *index, struct rf_error *err)
+{
+    struct rf_plan before = {.mappers = index->plan.mappers, .count = index->plan.count};
+    enum rf_status status;
+
+    if (index->given_plan)
+        return RF_OK;
+    before.mappers = rf_arena_alloc(&index->arena, (before.count + 1) * sizeof *before.mappers);
+    if (before.count)
+        memcpy(before.mappers, index->plan.mappers, before.count * sizeof *before.mappers);
+    for (size_t i = 0; i < before.count; i++) {
+        if (!rf_plan_holds(before.mappers[i], index->lanes, index->lane_count))
+            rf_plan_remove(&index->plan, before.mappers[i]->name);
+    }
+    if (index->plan.count == before.count)
+        return RF_OK;
+    status = write_plan(index, err);
+    return status == RF_OK ? rf_plan_forget_texts(index->sink, &before, &index->plan, err) : status;
+}
+
+static enum rf_status read_plan(struct rf_index *index, struct rf_error *err)
+{
+    enum rf_status status;
+
+    if (index->given_plan)
+        return RF_OK;
+    status = rf_plan_read(index->sink, &index->arena, &index->plan, err);
+    if (status == RF_OK)
+        status = settle_plan(index, err);
+    if (status == RF_OK)
+        status = rf_plan_load_texts(index->sink, &index->arena, &index->plan, err);
+    if (status == RF_CORRUPT && index->options.forget) {
+        rf_error_clear(err);
+        index->plan.count = 0;
+        status = write_plan(index, err);
+    }
+    return status;
+}
+
+/* The newest version of a mapper of the live lane. */
+static const char *newest_identity(const struct rf_index *index,
+                                   const struct rf_sink_mapper *running)
+{
+    const struct rf_plan_mapper *chain = rf_plan_find(&index->plan, running->decl->name);
+
+    return chain ? rf_plan_newest(chain)->identity : running->identity;
+}
+
+static struct rf_bytes newest_bundle(const struct rf_index *index,
+                                     const struct rf_sink_mapper *running)
+{
+    const struct rf_plan_mapper *chain = rf_plan_find(&index->plan, running->decl->name);
+
+    return chain && chain->count > 1 ? rf_plan_newest(chain)->bundle : running->bundle;
+}
+
+/* The chain by which a lane maps one of its mappers, or NULL. */
+static const struct rf_plan_mapper *chain_in_lane(const struct rf_index *index,
+                                                  const struct rf_sink_lane *lane,
+                                                  const struct rf_sink_mapper *mapper)
+{
+    const struct rf_plan_mapper *chain = rf_plan_find(&index->plan, mapper->decl->name);
+
+    return chain && !mapper->edges_only && chain->ends != lane->id &&
+                   strcmp(chain->versions[0].identity, mapper->identity) == 0
+               ? chain : NULL;
+}
+
 /* ---- mappers ---- */
 
 /* A mapper that does not load: its running version goes on when the index has one. The name it had
@@ -138,7 +227,7 @@ static enum rf_status keep_running_version(struct rf_index *index, const char *p
              why->message);
     warn(index, line);
     index->wanted_paths[index->wanted_count] = path;
-    return rf_pool_load_bundle(index->pool, running->bundle,
+    return rf_pool_load_bundle(index->pool, newest_bundle(index, running),
                                &index->wanted[index->wanted_count++], err);
 }
 
@@ -174,7 +263,15 @@ static bool has_changed(const struct rf_index *index, const struct rf_sink_lane 
     const struct rf_sink_mapper *running = find_in_lane(live, name_of(index->wanted[i]));
 
     return !running ||
-           strcmp(running->identity, rf_mapper_identity(index->wanted[i])) != 0;
+           strcmp(newest_identity(index, running), rf_mapper_identity(index->wanted[i])) != 0;
+}
+
+/* Whether a lane beside the live one maps a mapper with a chain by its newest version alone. */
+static bool forgets(struct rf_index *index, const struct rf_plan_mapper *chain)
+{
+    const struct rf_sink_lane *beside = lane_beside(index);
+
+    return index->options.forget || (beside && chain->ends == beside->id);
 }
 
 enum rf_status rf_index_room_take(struct rf_index_room *room, const struct rf_decl *decl,
@@ -210,7 +307,8 @@ static enum rf_status leave_out(struct rf_index *index, size_t i, struct rf_inde
     warn(index, line);
     index->wanted[i] = NULL;
     if (running)
-        status = rf_pool_load_bundle(index->pool, running->bundle, &index->wanted[i], err);
+        status = rf_pool_load_bundle(index->pool, newest_bundle(index, running),
+                                     &index->wanted[i], err);
     return running && status == RF_OK
                ? rf_index_room_take(room, rf_mapper_decl(index->wanted[i]), err)
                : status;
@@ -284,15 +382,26 @@ static struct rf_sink_mapper sink_mapper(const struct rf_mapper *mapper, bool ed
                                    .edges_only = edges_only};
 }
 
+/* A mapper as a lane beside the live one takes it up: by its chain when that goes on. */
+static struct rf_sink_mapper mapper_beside(struct rf_index *index, const struct rf_sink_lane *live,
+                                           size_t i)
+{
+    const struct rf_plan_mapper *chain = rf_plan_find(&index->plan, name_of(index->wanted[i]));
+
+    if (chain && !has_changed(index, live, i) && !forgets(index, chain))
+        return *find_in_lane(live, chain->name);
+    return sink_mapper(index->wanted[i], false);
+}
+
 /* The mappers a lane beside the live one needs: those that changed, or all, then the splitters. */
-static size_t needed_mappers(const struct rf_index *index, const struct rf_sink_lane *live,
-                             bool full, struct rf_sink_mapper *out)
+static size_t needed_mappers(struct rf_index *index, const struct rf_sink_lane *live, bool full,
+                             struct rf_sink_mapper *out)
 {
     size_t count = 0;
 
     for (size_t i = 0; i < index->wanted_count; i++) {
         if (full || has_changed(index, live, i))
-            out[count++] = sink_mapper(index->wanted[i], false);
+            out[count++] = mapper_beside(index, live, i);
     }
     for (size_t i = 0; i < index->wanted_count && !full && count; i++) {
         if (!has_changed(index, live, i) && rf_mapper_decl(index->wanted[i])->splits)
@@ -340,14 +449,198 @@ static enum rf_status move_empty_lane(struct rf_index *index, uint32_t lane, con
     return status == RF_OK ? rf_sink_commit(index->sink, to, err) : status;
 }
 
+/* A lane that was built in vain. What it would have ended goes on: that is noted first. */
+static enum rf_status drop_beside(struct rf_index *index, struct rf_error *err)
+{
+    uint32_t lane = lane_beside(index)->id;
+    bool ends = false;
+    enum rf_status status = RF_OK;
+
+    for (size_t i = 0; i < index->plan.count; i++) {
+        struct rf_plan_mapper *chain = index->plan.mappers[i];
+
+        ends |= chain->ends != 0;
+        chain->ends = 0;
+    }
+    if (ends)
+        status = write_plan(index, err);
+    return status == RF_OK ? rf_sink_lane_drop(index->sink, lane, err) : status;
+}
+
+/* Note which chains end with the swap of the lane beside the live one. */
+static enum rf_status note_ends(struct rf_index *index, uint32_t lane,
+                                const struct rf_sink_mapper *mappers, const bool *by_chain,
+                                size_t count, struct rf_error *err)
+{
+    bool changed = false;
+
+    for (size_t i = 0; i < count; i++) {
+        struct rf_plan_mapper *chain = rf_plan_find(&index->plan, mappers[i].decl->name);
+        uint32_t ends = by_chain[i] ? 0 : lane;
+
+        if (!chain || mappers[i].edges_only || chain->ends == ends)
+            continue;
+        chain->ends = ends;
+        changed = true;
+    }
+    return changed ? write_plan(index, err) : RF_OK;
+}
+
+/* ---- policies ---- */
+
+/* A version that cannot come under its policy: the one before goes on, or it is left out. */
+static enum rf_status refuse(struct rf_index *index, size_t i, const char *why,
+                             struct rf_error *err)
+{
+    const char *name = name_of(index->wanted[i]);
+    const struct rf_sink_mapper *running = find_in_lane(live_lane(index), name);
+    char line[RF_ERROR_SIZE];
+
+    index->broken++;
+    snprintf(line, sizeof line,
+             "mapper '%s' cannot come under policy '%.100s': %s; %s; 'refuge index run "
+             "--policy full' maps everything with the new one",
+             name, index->options.policy, why, running ? "the version before goes on"
+                                                       : "it is left out");
+    warn(index, line);
+    if (running)
+        return rf_pool_load_bundle(index->pool, newest_bundle(index, running), &index->wanted[i],
+                                   err);
+    memmove(index->wanted + i, index->wanted + i + 1,
+            (index->wanted_count - i - 1) * sizeof(*index->wanted));
+    index->wanted_count--;
+    return RF_OK;
+}
+
+static void add_version(struct rf_index *index, struct rf_plan_mapper *chain, const char *identity,
+                        const struct rf_policy *policy, uint64_t after)
+{
+    struct rf_plan_version *version = &chain->versions[chain->count++];
+
+    *version = (struct rf_plan_version){.policy = *policy, .after = after};
+    if (policy->pattern)
+        version->policy.pattern =
+            rf_arena_copy(&index->arena, policy->pattern, strlen(policy->pattern));
+    snprintf(version->identity, sizeof version->identity, "%s", identity);
+    if (policy->kind == RF_POLICY_FORWARD)
+        version->passed = after;
+    else if (policy->kind == RF_POLICY_SINCE_SEQ && policy->seq > 0)
+        version->passed = policy->seq - 1 < after ? policy->seq - 1 : after;
+}
+
+/* A mapper that is new to the index: its empty tables join the live ones. */
+static enum rf_status adopt_mapper(struct rf_index *index, size_t i, struct rf_error *err)
+{
+    struct rf_sink_mapper mapper = sink_mapper(index->wanted[i], false);
+    struct rf_sink_lane *live;
+    struct rf_plan_mapper *chain;
+    uint32_t lane = 0;
+    enum rf_status status = lane_beside(index) ? drop_beside(index, err) : RF_OK;
+
+    if (status == RF_OK)
+        status = read_lanes(index, err);
+    if (status != RF_OK)
+        return status;
+    live = live_lane(index);
+    chain = rf_plan_add(&index->plan, &index->arena, name_of(index->wanted[i]));
+    chain->count = 0;
+    add_version(index, chain, mapper.identity, &index->policy, seq_of(live->position));
+    status = write_plan(index, err);
+    if (status == RF_OK)
+        status = rf_sink_lane_begin(index->sink, &mapper, 1, false, &lane, err);
+    if (status == RF_OK)
+        status = move_empty_lane(index, lane, live->position, err);
+    if (status == RF_OK)
+        status = rf_sink_lane_ready(index->sink, lane, err);
+    if (status == RF_OK)
+        status = rf_sink_lane_swap(index->sink, lane, NULL, 0, err);
+    return status == RF_OK ? read_lanes(index, err) : status;
+}
+
+static bool lane_covers(const struct rf_sink_lane *lane, const char *name)
+{
+    for (size_t i = 0; i < lane->mapper_count; i++) {
+        if (!lane->mappers[i].edges_only && strcmp(lane->mappers[i].decl->name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A new version of a mapper: the plan names it, and from then on it maps what comes. */
+static enum rf_status adopt_version(struct rf_index *index, size_t i, struct rf_error *err)
+{
+    const char *name = name_of(index->wanted[i]);
+    const struct rf_sink_mapper *running = find_in_lane(live_lane(index), name);
+    struct rf_plan_mapper *chain = rf_plan_find(&index->plan, name);
+    struct rf_bytes bundle = rf_mapper_bundle(index->wanted[i]);
+    struct rf_error why = {0};
+    const char *differs;
+    enum rf_status status;
+
+    if (!rf_plan_same_tables(running->decl, rf_mapper_decl(index->wanted[i]), &differs))
+        return refuse(index, i, differs, err);
+    if (chain && chain->count == RF_PLAN_VERSIONS_MAX)
+        return refuse(index, i, "16 versions of it are side by side already", err);
+    status = rf_plan_keep_text(index->sink, rf_mapper_identity(index->wanted[i]), bundle, &why);
+    if (status == RF_INVALID)
+        return refuse(index, i, why.message, err);
+    if (status != RF_OK)
+        return rf_error_set(err, status, "%s", why.message);
+    if (lane_beside(index) && lane_covers(lane_beside(index), name)) {
+        status = drop_beside(index, err);
+        if (status == RF_OK)
+            status = read_lanes(index, err);
+        if (status != RF_OK)
+            return status;
+    }
+    if (!chain) {
+        const struct rf_policy full = {0};
+
+        chain = rf_plan_add(&index->plan, &index->arena, name);
+        running = find_in_lane(live_lane(index), name);
+        add_version(index, chain, running->identity, &full, 0);
+    }
+    add_version(index, chain, rf_mapper_identity(index->wanted[i]), &index->policy,
+                seq_of(live_lane(index)->position));
+    chain->versions[chain->count - 1].bundle = bundle;
+    return write_plan(index, err);
+}
+
+/* Under a policy that is not full, what changed or came needs no lane to be built. */
+static enum rf_status adopt(struct rf_index *index, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    if (index->policy.kind == RF_POLICY_FULL || index->options.forget)
+        return RF_OK;
+    for (size_t i = index->wanted_count; i-- > 0 && status == RF_OK;) {
+        const char *why;
+
+        if (!has_changed(index, live_lane(index), i))
+            continue;
+        if (find_in_lane(live_lane(index), name_of(index->wanted[i])))
+            status = adopt_version(index, i, err);
+        else if (rf_mapper_decl(index->wanted[i])->splits)
+            status = rf_plan_same_tables(rf_mapper_decl(index->wanted[i]),
+                                         rf_mapper_decl(index->wanted[i]), &why)
+                         ? RF_OK : refuse(index, i, why, err);
+        else
+            status = adopt_mapper(index, i, err);
+    }
+    return status;
+}
+
+/* ---- settling ---- */
+
 static enum rf_status settle_beside(struct rf_index *index, struct rf_error *err)
 {
     struct rf_sink_lane *live = live_lane(index), *beside = lane_beside(index);
     struct rf_sink_mapper *mappers = rf_arena_alloc(
         &index->arena, (2 * index->wanted_count + 1) * sizeof *mappers);
     bool full = parts_may_change(index, live), changed;
+    bool *by_chain = rf_arena_alloc(&index->arena, 2 * index->wanted_count + 1);
     enum rf_status status = RF_OK;
-    uint32_t lane = 0;
+    uint32_t lane = beside ? beside->id : 0;
     size_t count;
 
     find_removed(index, live);
@@ -356,9 +649,14 @@ static enum rf_status settle_beside(struct rf_index *index, struct rf_error *err
                                                 needed_mappers(index, live, true, mappers), true)))
         full = true; /* asked for now, or asked for before and not yet finished */
     count = needed_mappers(index, live, full, mappers);
+    for (size_t i = 0; i < count; i++) {
+        const struct rf_sink_mapper *running = find_in_lane(live, mappers[i].decl->name);
+
+        by_chain[i] = running && running->decl == mappers[i].decl;
+    }
     changed = count || index->removed_count;
     if (beside && (!changed || !same_mappers(beside, mappers, count, full))) {
-        status = rf_sink_lane_drop(index->sink, beside->id, err);
+        status = drop_beside(index, err); /* what was read of the lanes is good until below */
         beside = NULL;
     }
     if (status == RF_OK && changed && !beside) {
@@ -366,6 +664,8 @@ static enum rf_status settle_beside(struct rf_index *index, struct rf_error *err
         if (status == RF_OK && count == 0)
             status = move_empty_lane(index, lane, live->position, err);
     }
+    if (status == RF_OK && changed)
+        status = note_ends(index, lane, mappers, by_chain, count, err);
     return status == RF_OK ? read_lanes(index, err) : status;
 }
 
@@ -375,8 +675,10 @@ static enum rf_status settle_lanes(struct rf_index *index, struct rf_error *err)
     uint32_t lane;
     enum rf_status status;
 
-    if (live_lane(index))
-        return settle_beside(index, err);
+    if (live_lane(index)) {
+        status = adopt(index, err);
+        return status == RF_OK ? settle_beside(index, err) : status;
+    }
     mappers = rf_arena_alloc(&index->arena, (index->wanted_count + 1) * sizeof *mappers);
     for (size_t i = 0; i < index->wanted_count; i++)
         mappers[i] = sink_mapper(index->wanted[i], false);
@@ -412,6 +714,29 @@ static enum rf_status mapper_of_lane(struct rf_index *index, const struct rf_sin
     return status;
 }
 
+/* All versions of a chain, the base from what the lane keeps. */
+static enum rf_status load_chain(struct rf_index *index, const struct rf_plan_mapper *chain,
+                                 const struct rf_sink_mapper *kept, struct rf_pipeline_mapper *out,
+                                 struct rf_error *err)
+{
+    const struct rf_mapper **versions =
+        rf_arena_alloc(&index->arena, chain->count * sizeof(*versions));
+    enum rf_status status = RF_OK;
+
+    for (size_t i = 0; i < chain->count && status == RF_OK; i++) {
+        struct rf_sink_mapper version = {.identity = chain->versions[i].identity,
+                                         .bundle = i ? chain->versions[i].bundle : kept->bundle,
+                                         .decl = kept->decl};
+
+        status = mapper_of_lane(index, &version, &versions[i], err);
+    }
+    out->chain = chain;
+    out->versions = versions;
+    if (status == RF_OK)
+        out->mapper = versions[chain->count - 1];
+    return status;
+}
+
 static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink_lane *lane,
                                     struct rf_pipeline **out, struct rf_error *err)
 {
@@ -440,8 +765,11 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
     enum rf_status status = RF_OK;
 
     for (size_t i = 0; i < lane->mapper_count && status == RF_OK; i++) {
-        status = mapper_of_lane(index, &lane->mappers[i], &mappers[i].mapper, err);
-        mappers[i].edges_only = lane->mappers[i].edges_only;
+        const struct rf_plan_mapper *chain = chain_in_lane(index, lane, &lane->mappers[i]);
+
+        mappers[i] = (struct rf_pipeline_mapper){.edges_only = lane->mappers[i].edges_only};
+        status = chain ? load_chain(index, chain, &lane->mappers[i], &mappers[i], err)
+                       : mapper_of_lane(index, &lane->mappers[i], &mappers[i].mapper, err);
     }
     if (status == RF_OK)
         status = rf_pipeline_open(out, &options, err);
@@ -501,6 +829,17 @@ static enum rf_status need_read(void *user, const struct rf_blobref *ref, uint64
 
 /* ---- stopped mappers ---- */
 
+static bool is_stopped(const struct rf_index *index, const struct rf_sink_lane *live, size_t m)
+{
+    const struct rf_plan_mapper *chain = chain_in_lane(index, live, &live->mappers[m]);
+
+    for (size_t i = 0; chain && i < chain->count; i++) {
+        if (rf_brake_stops_version(index->brake, chain->versions[i].identity))
+            return true;
+    }
+    return rf_brake_stops_version(index->brake, live->mappers[m].identity);
+}
+
 /* What the slow lane of an earlier run gave up on is tried again. */
 static enum rf_status forget_stopped(struct rf_index *index, struct rf_error *err)
 {
@@ -543,7 +882,7 @@ enum rf_status rf_index_stopped(struct rf_index *index, size_t i, struct rf_inde
         uint64_t counts[RF_PARK_KIND_COUNT];
         enum rf_status status;
 
-        if (!rf_brake_stops_version(index->brake, live->mappers[m].identity) || i-- > 0)
+        if (!is_stopped(index, live, m) || i-- > 0)
             continue;
         status = rf_sink_park_counts(index->sink, live->id, (uint16_t)m, counts, err);
         if (status != RF_OK)
@@ -632,7 +971,8 @@ static struct rf_index *index_new(const struct rf_index_options *options)
 
 enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_options *options,
                                   const struct rf_bytes *bundles, size_t bundle_count,
-                                  uint64_t until_seq, struct rf_error *err)
+                                  const struct rf_plan *plan, uint64_t until_seq,
+                                  struct rf_error *err)
 {
     struct rf_index *index = index_new(options);
     enum rf_status status;
@@ -640,9 +980,16 @@ enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_o
     if (!index)
         return rf_error_set(err, RF_NOMEM, "no memory or descriptor for an index");
     index->until_seq = until_seq;
-    status = open_parts(index, err);
+    index->given_plan = bundles != NULL;
+    if (plan)
+        index->plan = *plan;
+    status = options->policy ? rf_policy_parse(&index->policy, options->policy, err) : RF_OK;
+    if (status == RF_OK)
+        status = open_parts(index, err);
     if (status == RF_OK)
         status = read_lanes(index, err);
+    if (status == RF_OK)
+        status = read_plan(index, err);
     if (status == RF_OK && bundles) {
         index->wanted = rf_arena_alloc(&index->arena, (bundle_count + 1) * sizeof *index->wanted);
         for (size_t i = 0; i < bundle_count && status == RF_OK; i++)
@@ -668,7 +1015,7 @@ enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_o
 enum rf_status rf_index_open(struct rf_index **out, const struct rf_index_options *options,
                              struct rf_error *err)
 {
-    return rf_index_open_with(out, options, NULL, 0, UINT64_MAX, err);
+    return rf_index_open_with(out, options, NULL, 0, NULL, UINT64_MAX, err);
 }
 
 void rf_index_close(struct rf_index *index)
@@ -709,6 +1056,8 @@ static enum rf_status reopen_lanes(struct rf_index *index, struct rf_error *err)
     enum rf_status status = read_lanes(index, err);
 
     if (status == RF_OK)
+        status = settle_plan(index, err);
+    if (status == RF_OK)
         status = open_pipelines(index, err);
     if (status == RF_OK && !index->beside)
         index->removed_count = 0;
@@ -727,9 +1076,200 @@ static enum rf_status swap_lane(struct rf_index *index, struct rf_error *err)
     return status == RF_OK ? reopen_lanes(index, err) : status;
 }
 
+/* ---- passes ---- */
+
+#define PASS_CHANGES 20000u /* looked at between two commits */
+#define PASS_WOKEN 5000u    /* items woken between two commits */
+
+/* One reading of the log, up to where a version came: what its policy selects is woken. */
+struct pass {
+    struct rf_index *index;
+    struct rf_plan_version *version;
+    const struct rf_plan_mapper *chain;
+    uint64_t mapper; /* its bit in the live lane */
+    struct rf_feed *feed;
+    int64_t deadline_us; /* 0: none */
+    uint64_t at;
+    size_t changes, woken; /* since the last commit */
+    bool open;
+};
+
+static enum rf_status wake(struct pass *pass, const char *key, const char *media,
+                           struct rf_error *err)
+{
+    struct rf_index *index = pass->index;
+    enum rf_status status = RF_OK;
+
+    if (!pass->open)
+        status = rf_sink_begin(index->sink, live_lane(index)->id,
+                               rf_pipeline_position(index->live), err);
+    pass->open = status == RF_OK;
+    pass->woken++;
+    return status == RF_OK ? rf_sink_again(index->sink, key, media, pass->mapper, err) : status;
+}
+
+/* Look at a blob or file by its content: its name, its media type. */
+static enum rf_status look_inside(struct pass *pass, const struct rf_change *change,
+                                  struct rf_plan_item *item, struct rf_unit **unit,
+                                  struct rf_error *err)
+{
+    uint8_t head[RF_MEDIA_LOOK];
+    size_t got = 0;
+    enum rf_status status =
+        rf_unit_from_change(unit, &pass->index->reader, pass->feed, change, err);
+
+    if (status != RF_OK || !*unit || (*unit)->kind != RF_UNIT_ITEM)
+        return status;
+    item->name = (*unit)->item.name;
+    if (rf_unit_read(&pass->index->reader, *unit, 0, head, sizeof head, &got, NULL) != RF_OK)
+        got = 0;
+    item->media = rf_media_find(rf_bytes(head, got), item->name);
+    return RF_OK;
+}
+
+static enum rf_status pass_change(struct pass *pass, const struct rf_change *change,
+                                  struct rf_error *err)
+{
+    const struct rf_policy *policy = &pass->version->policy;
+    bool inside = policy->kind == RF_POLICY_NAME || policy->kind == RF_POLICY_MEDIA;
+    struct rf_plan_item item = {.seq = change->seq, .timestamp_us = change->timestamp_us};
+    struct rf_unit *unit = NULL;
+    char key[RF_BLOBREF_SIZE];
+    uint32_t bit = 1u << (pass->version - pass->chain->versions);
+    enum rf_status status = RF_OK;
+
+    if (change->gone || change->is_delete || change->part)
+        return RF_OK;
+    if (inside)
+        status = look_inside(pass, change, &item, &unit, err);
+    rf_blobref_format(&change->ref, key);
+    if (status == RF_OK && (!inside || (unit && unit->kind == RF_UNIT_ITEM))) {
+        if (rf_plan_takes(pass->chain, &item) & bit)
+            status = wake(pass, key, NULL, err);
+        else if (policy->kind == RF_POLICY_MEDIA)
+            status = wake(pass, key, policy->pattern, err);
+    }
+    rf_unit_release(unit);
+    return status;
+}
+
+/* What was woken is committed before the plan says that the pass came so far. */
+static enum rf_status commit_pass(struct pass *pass, struct rf_error *err)
+{
+    struct rf_index *index = pass->index;
+    enum rf_status status = RF_OK;
+
+    if (pass->open)
+        status = rf_sink_commit(index->sink, rf_pipeline_position(index->live), err);
+    pass->open &= status != RF_OK;
+    if (pass->woken)
+        rf_pipeline_woken(index->live);
+    pass->changes = pass->woken = 0;
+    if (status != RF_OK)
+        return status;
+    pass->version->passed = pass->at < pass->version->after ? pass->at : pass->version->after;
+    index->progress.changes_done = pass->version->passed;
+    if (index->options.hooks.progress)
+        index->options.hooks.progress(index->options.hooks.user, &index->progress);
+    return write_plan(index, err);
+}
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static enum rf_status read_pass(struct pass *pass, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    while (status == RF_OK && pass->at < pass->version->after) {
+        struct rf_change change = {0};
+        struct rf_error why = {0};
+
+        status = rf_feed_next(pass->feed, &change, 0, &why);
+        if (status == RF_TIMEOUT) { /* the log ends earlier than it did: nothing is left to see */
+            pass->at = pass->version->after;
+            status = RF_OK;
+            break;
+        }
+        if (status == RF_OK && change.seq <= pass->version->after)
+            status = pass_change(pass, &change, &why);
+        else if (status == RF_CORRUPT && change.cursor.seq > 0)
+            status = RF_OK; /* the run itself tells of it */
+        if (status != RF_OK) {
+            if (err)
+                *err = why;
+            break;
+        }
+        pass->at = change.cursor.seq;
+        if (++pass->changes < PASS_CHANGES && pass->woken < PASS_WOKEN)
+            continue;
+        status = commit_pass(pass, err);
+        if (status == RF_OK && pass->index->stop)
+            status = RF_CANCELLED;
+        else if (status == RF_OK && pass->deadline_us && now_us() >= pass->deadline_us)
+            status = RF_TIMEOUT;
+    }
+    return status == RF_OK ? commit_pass(pass, err) : status;
+}
+
+static enum rf_status run_pass(struct rf_index *index, struct rf_plan_mapper *chain,
+                               struct rf_plan_version *version, uint64_t mapper,
+                               uint32_t slice_ms, struct rf_error *err)
+{
+    struct pass pass = {.index = index, .chain = chain, .version = version, .mapper = mapper,
+                        .at = version->passed,
+                        .deadline_us = slice_ms ? now_us() + (int64_t)slice_ms * 1000 : 0};
+    struct rf_cursor from = {0};
+    enum rf_status status = RF_OK;
+
+    if (rf_pipeline_position(index->live)[0])
+        status = rf_cursor_parse(&from, rf_pipeline_position(index->live), err);
+    from.seq = pass.at;
+    from.has_chain = false;
+    if (status == RF_OK)
+        status = rf_feed_open(&pass.feed, index->store, from.seq ? &from : NULL, err);
+    if (status == RF_OK)
+        status = read_pass(&pass, err);
+    if (pass.open)
+        rf_sink_rollback(index->sink);
+    rf_feed_close(pass.feed);
+    return status;
+}
+
+/* Bring the passes to their end; *woken: there may be something to map again. */
+static enum rf_status run_passes(struct rf_index *index, uint32_t slice_ms, bool *woken,
+                                 struct rf_error *err)
+{
+    const struct rf_sink_lane *live = live_lane(index);
+    enum rf_status status = RF_OK;
+
+    *woken = false;
+    for (size_t m = 0; m < live->mapper_count && status == RF_OK; m++) {
+        struct rf_plan_mapper *chain = rf_plan_find(&index->plan, live->mappers[m].decl->name);
+        struct rf_plan_version *version;
+
+        if (!chain || index->given_plan || !chain_in_lane(index, live, &live->mappers[m]))
+            continue;
+        while (status == RF_OK && (version = rf_plan_passing(chain)) != NULL) {
+            *woken = index->progress.passing = true;
+            status = run_pass(index, chain, version, (uint64_t)1 << m, slice_ms, err);
+        }
+    }
+    index->progress.passing = false;
+    return status;
+}
+
+/* ---- one look at everything ---- */
+
 /* Live lane to the queue's end, then the lane beside it up to the same change, then the swap. */
 static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct rf_error *err)
 {
+    bool woken = false;
     enum rf_status status = note_total(index, err);
 
     if (status == RF_OK && !index->live)
@@ -738,6 +1278,10 @@ static enum rf_status catch_up(struct rf_index *index, uint32_t slice_ms, struct
         status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
     if (status == RF_OK)
         status = rf_sink_lane_ready(index->sink, live_lane(index)->id, err);
+    if (status == RF_OK)
+        status = run_passes(index, slice_ms, &woken, err);
+    if (status == RF_OK && woken)
+        status = rf_pipeline_drive(index->live, index->until_seq, 0, err);
     if (status != RF_OK || !index->beside)
         return status;
     status = rf_pipeline_drive(index->beside, rf_pipeline_seq(index->live), slice_ms, err);

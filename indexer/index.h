@@ -30,6 +30,7 @@ struct rf_index_progress {
     uint64_t unmatched;                   /* blobs and files that no mapper takes */
     uint64_t damaged;                     /* changes passed over: the store cannot read them */
     bool building;                        /* a lane beside the live one */
+    bool passing;                         /* looking for what a policy has mapped again */
     uint64_t pool_cpu_us, sink_us, feed_us; /* spent by stage */
 };
 
@@ -56,6 +57,8 @@ struct rf_index_options {
     uint64_t slow_budget_ms;        /* CPU for slow calls that fail one after another; 0: 600 s */
     int lock_timeout_ms;
     bool rebuild;                   /* start a full lane even when nothing changed */
+    bool forget;                    /* rebuild: with the newest versions alone (plan.h) */
+    const char *policy;             /* of mappers that changed or came (plan.h); NULL: full */
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
     bool jit_off;                   /* interpret mappers only, for cross-checks */
     const char *verify_url;         /* verify: where to map again; NULL: beside the sink's file */

@@ -172,12 +172,14 @@ static struct rf_batch *reading_batch(struct rf_pipeline *p)
     return p->current.closed ? &p->next : &p->current;
 }
 
-static bool mapper_wants(const struct rf_pipeline_mapper *mapper, const struct rf_unit *unit)
+static bool mapper_wants(const struct rf_pipeline *p, const struct rf_unit *unit, uint16_t index)
 {
-    unsigned on = rf_mapper_decl(mapper->mapper)->on;
+    const struct rf_mapper *mapper = rf_version_of(p, unit, index);
+    unsigned on;
 
-    if (mapper->edges_only && !rf_mapper_decl(mapper->mapper)->splits)
+    if (!mapper || (p->mappers[index].edges_only && !rf_mapper_decl(mapper)->splits))
         return false;
+    on = rf_mapper_decl(mapper)->on;
     switch (unit->item.kind) {
     case RF_ITEM_BLOB:
         return on & RF_ON_BLOB;
@@ -200,7 +202,7 @@ static size_t wanted_mappers(const struct rf_pipeline *p, const struct rf_unit *
         return 1;
     }
     for (size_t i = 0; i < p->options.mapper_count; i++) {
-        if (mapper_wants(&p->mappers[i], unit))
+        if (mapper_wants(p, unit, (uint16_t)i))
             indexes[count++] = (uint16_t)i;
     }
     return count;
@@ -249,6 +251,7 @@ void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_ba
     p->all = unit;
     if (unit->after.seq)
         enter_order(p, unit);
+    rf_versions_choose(p, unit);
     unit->counted_bytes = rf_unit_bytes(unit);
     p->units++;
     p->bytes += unit->counted_bytes;
@@ -268,12 +271,12 @@ static enum rf_status submit_unit(struct rf_pipeline *p, struct rf_unit *unit,
     size_t count = wanted_mappers(p, unit, indexes);
     enum rf_status status;
 
-    if (count == 0) {
+    for (size_t i = 0; i < count; i++)
+        mappers[i] = rf_version_of(p, unit, indexes[i]);
+    if (count == 0 || !mappers[0]) { /* a park may be for a mapper of which no version takes it */
         unit_ready(p, unit);
         return RF_OK;
     }
-    for (size_t i = 0; i < count; i++)
-        mappers[i] = p->mappers[indexes[i]].mapper;
     status = rf_pool_submit(p->options.pool, unit->slow ? RF_LANE_SLOW : RF_LANE_FAST,
                             &unit->item, mappers, count, err);
     if (status == RF_UNAVAILABLE)
@@ -325,64 +328,6 @@ static bool has_room(const struct rf_pipeline *p)
         return true;
     return p->units < WINDOW_UNITS && p->bytes < WINDOW_BYTES && !p->expanding.head &&
            p->queued.count < WINDOW_UNITS / 2;
-}
-
-static enum rf_status unit_of_change(struct rf_pipeline *p, const struct rf_change *change,
-                                     struct rf_unit **out, struct rf_error *err)
-{
-    struct rf_stat stat = {.ref = change->ref, .size = change->size, .seq = change->seq,
-                           .timestamp_us = change->timestamp_us};
-    struct rf_bytes bytes = {0};
-    struct rf_error why = {0};
-    struct rf_unit *unit;
-    enum rf_status status = RF_OK;
-
-    *out = NULL;
-    if (change->gone)
-        return RF_OK;
-    if (change->is_delete || change->part) {
-        unit = rf_unit_new(change->is_delete ? RF_UNIT_REMOVE : RF_UNIT_ARRIVED);
-        unit->item.ref = change->ref;
-        unit->item.seq = change->seq;
-        unit->item.timestamp_us = change->timestamp_us;
-        rf_blobref_format(&change->ref, unit->key);
-        *out = unit;
-        return RF_OK;
-    }
-    if (change->lift && change->size <= RF_BLOB_INLINE_MAX) {
-        struct rf_buf whole;
-
-        rf_buf_init(&whole, RF_BLOB_INLINE_MAX);
-        status = rf_store_get(p->options.store, &change->ref, &whole, &why);
-        if (status == RF_OK)
-            status = rf_unit_from_blob(out, p->options.reader, &stat,
-                                       rf_bytes(whole.data ? whole.data : (const uint8_t *)"",
-                                                whole.size), err);
-        rf_buf_release(&whole);
-    } else {
-        if (change->size <= RF_BLOB_INLINE_MAX)
-            status = rf_feed_blob(p->feed, &bytes, &why);
-        if (status == RF_OK)
-            status = rf_unit_from_blob(out, p->options.reader, &stat, bytes, err);
-    }
-    if (status == RF_NOT_FOUND) /* a tombstone follows */
-        return RF_OK;
-    if (status == RF_CORRUPT && !*out) {
-        unit = rf_unit_new(RF_UNIT_ITEM);
-        unit->item.kind = RF_ITEM_BLOB;
-        unit->item.ref = change->ref;
-        unit->item.seq = change->seq;
-        unit->item.timestamp_us = change->timestamp_us;
-        unit->item.size = change->size;
-        rf_blobref_format(&change->ref, unit->key);
-        unit->dead = true;
-        unit->dead_reason = strdup(why.message);
-        *out = unit;
-        return RF_OK;
-    }
-    if (status != RF_OK && err && err->status == RF_OK)
-        *err = why;
-    return status;
 }
 
 static void release_shuffled(struct rf_pipeline *p, struct rf_batch *batch)
@@ -554,7 +499,7 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
                 *err = why;
             return status;
         } else {
-            status = unit_of_change(p, &change, &unit, err);
+            status = rf_unit_from_change(&unit, p->options.reader, p->feed, &change, err);
             if (status != RF_OK)
                 return status;
         }
@@ -593,6 +538,8 @@ enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err)
     p->open = status == RF_OK;
     p->opened_us = now_us();
     p->order_told = 0;
+    if (status == RF_OK && p->chained)
+        status = rf_sink_share(p->options.sink, p->chained, err);
     return status;
 }
 
@@ -780,13 +727,38 @@ static void tally_calls(const struct rf_pipeline *p, struct rf_unit *unit,
                          calls[i].outcome == RF_SINK_PARKED_NEED;
         if (unit->result && calls[i].outcome == RF_SINK_ROWS) {
             for (size_t j = 0; j < unit->result->call_count; j++) {
-                if (unit->result->calls[j].mapper == p->mappers[calls[i].mapper].mapper)
+                if (unit->result->calls[j].mapper == rf_version_of(p, unit, calls[i].mapper))
                     tally->rows += unit->result->calls[j].rows;
             }
         }
     }
     tally->unmatched += !matched && unit->kind == RF_UNIT_ITEM && !unit->only_calls &&
                         unit->item.kind != RF_ITEM_PART && !p->options.partial;
+}
+
+/* A park of a mapper with a chain. Without a result no version takes the item; a part whose holders
+ * changed while it was mapped has to be mapped by another version: it waits again. */
+static enum rf_status check_version(struct rf_pipeline *p, struct rf_unit *unit,
+                                    struct rf_sink_call *calls, size_t *count,
+                                    struct rf_error *err)
+{
+    int version = unit->versions[unit->mapper];
+    enum rf_status status = RF_OK;
+
+    if (unit->item.kind == RF_ITEM_PART)
+        status = rf_version_of_part(p, unit->key, unit->item.media, unit->mapper, &version, err);
+    if (status != RF_OK)
+        return status;
+    if (version != unit->versions[unit->mapper]) {
+        unit->tally.slow = true;
+        calls[0] = (struct rf_sink_call){.mapper = unit->mapper, .outcome = RF_SINK_PARKED_SLOW,
+                                         .reason = "waits for the slow lane"};
+        *count = 1;
+    } else if (!unit->result) {
+        calls[0] = (struct rf_sink_call){.mapper = unit->mapper, .outcome = RF_SINK_NONE};
+        *count = 1;
+    }
+    return RF_OK;
 }
 
 static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,
@@ -806,6 +778,8 @@ static enum rf_status fill_calls(struct rf_pipeline *p, struct rf_unit *unit,
         calls[i] = (struct rf_sink_call){.mapper = indexes[i]};
         status = fill_call(p, unit, &unit->result->calls[i], &calls[i], err);
     }
+    if (status == RF_OK && unit->only_calls && p->chained >> unit->mapper & 1)
+        status = check_version(p, unit, calls, count, err);
     return status;
 }
 
@@ -890,16 +864,19 @@ static enum rf_status keep_place(struct rf_part_list *list, const struct part *p
 
 /* Write the edges of a chunk; of what is to be mapped, remember where it stands. An edge makes its
  * part known, so that a part is kept once however often it is cut. */
-static enum rf_status write_chunk(struct rf_pipeline *p, struct part *parts,
-                                  struct rf_sink_part *edges, size_t count, uint16_t call,
-                                  uint16_t mapper, struct rf_part_list *list, struct rf_error *err)
+static enum rf_status write_chunk(struct rf_pipeline *p, const struct rf_unit *unit,
+                                  struct part *parts, struct rf_sink_part *edges, size_t count,
+                                  uint16_t call, uint16_t mapper, struct rf_part_list *list,
+                                  struct rf_error *err)
 {
     enum rf_status status = count ? look_for_known(p, parts, count, err) : RF_OK;
 
     for (size_t i = 0; i < count && status == RF_OK; i++) {
         for (size_t j = 0; j < i && parts[i].keep; j++)
             parts[i].keep = strcmp(parts[i].key, parts[j].key) != 0;
-        if (parts[i].keep)
+        if (p->chained)
+            status = rf_versions_note_edge(p, unit, parts[i].key, !parts[i].keep, err);
+        if (parts[i].keep && status == RF_OK)
             status = keep_place(list, &parts[i], call, err);
     }
     if (status == RF_OK && count)
@@ -932,7 +909,7 @@ static enum rf_status write_parts(struct rf_pipeline *p, struct rf_unit *unit, u
         }
         offset = reader.at;
         if (count == PARTS_CHUNK) {
-            written = write_chunk(p, parts, edges, count, call_index, mapper, list, err);
+            written = write_chunk(p, unit, parts, edges, count, call_index, mapper, list, err);
             status = status == RF_OK ? written : status;
             count = 0;
             if (status == RF_OK && stop_is_due(p))
@@ -940,7 +917,7 @@ static enum rf_status write_parts(struct rf_pipeline *p, struct rf_unit *unit, u
         }
     }
     if (status == RF_END)
-        status = write_chunk(p, parts, edges, count, call_index, mapper, list, err);
+        status = write_chunk(p, unit, parts, edges, count, call_index, mapper, list, err);
     else
         for (size_t i = 0; i < count; i++)
             free(parts[i].name);
@@ -1364,6 +1341,8 @@ static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)
     else /* only parks were written */
         memcpy(to, p->position, sizeof to);
     status = rf_pipeline_begin(p, err);
+    if (status == RF_OK)
+        status = rf_versions_wake(p, err);
     for (size_t i = 0; i < batch->lost_count && status == RF_OK; i++)
         status = rf_sink_lost(p->options.sink, batch->lost[i].first, batch->lost[i].last, err);
     if (status == RF_OK)
@@ -1391,6 +1370,7 @@ static void forget_units(struct rf_pipeline *p)
     atomic_store(&p->undoing, true);
     (void)!rf_pipeline_settle(p, NULL);
     atomic_store(&p->undoing, false);
+    p->again.count = 0;
     forget_lost(&p->current);
     forget_lost(&p->next);
     rf_pool_cancel(p->options.pool);
@@ -1608,6 +1588,11 @@ enum rf_status rf_pipeline_wait(struct rf_pipeline *p, int timeout_ms, struct rf
     return status;
 }
 
+void rf_pipeline_woken(struct rf_pipeline *p)
+{
+    p->parks_dirty = true;
+}
+
 void rf_pipeline_wake(struct rf_pipeline *p)
 {
     struct rf_feed *feed;
@@ -1645,6 +1630,8 @@ enum rf_status rf_pipeline_open(struct rf_pipeline **out, const struct rf_pipeli
     if (options->mapper_count)
         memcpy(p->mappers, options->mappers, options->mapper_count * sizeof *p->mappers);
     p->options.mappers = p->mappers;
+    for (size_t i = 0; i < options->mapper_count; i++)
+        p->chained |= (uint64_t)(p->mappers[i].chain != NULL) << i;
     snprintf(p->position, sizeof p->position, "%s", options->position);
     p->order_end = &p->order;
     p->random = options->shuffle_seed * 0x9e3779b97f4a7c15u + 1;
@@ -1677,5 +1664,6 @@ void rf_pipeline_close(struct rf_pipeline *p)
     rf_feed_close(feed);
     rf_writer_close(p->writer);
     rf_arena_release(&p->scratch);
+    free(p->again.keys);
     free(p);
 }

@@ -59,12 +59,15 @@
 
 #include "indexer/brake.h"
 #include "indexer/index.h"
+#include "indexer/plan.h"
 
 struct rf_pipeline;
 
 struct rf_pipeline_mapper {
-    const struct rf_mapper *mapper;
-    bool edges_only; /* as in struct rf_sink_mapper */
+    const struct rf_mapper *mapper; /* its newest version */
+    bool edges_only;                /* as in struct rf_sink_mapper */
+    const struct rf_plan_mapper *chain; /* of versions side by side (plan.h), or NULL; lent */
+    const struct rf_mapper *const *versions; /* of the chain, in its order; lent */
 };
 
 struct rf_pipeline_options {
@@ -108,6 +111,9 @@ RF_MUST_USE enum rf_status rf_pipeline_drive(struct rf_pipeline *pipeline, uint6
 /* Wait for a change after the lane's position. RF_OK: there is one; RF_TIMEOUT; RF_CANCELLED. */
 RF_MUST_USE enum rf_status rf_pipeline_wait(struct rf_pipeline *pipeline, int timeout_ms,
                                             struct rf_error *err);
+
+/* There are parks that others made: the next drive looks for them. */
+void rf_pipeline_woken(struct rf_pipeline *pipeline);
 
 /* Make a waiting rf_pipeline_wait return. Any thread; async-signal-safe. */
 void rf_pipeline_wake(struct rf_pipeline *pipeline);

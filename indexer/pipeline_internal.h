@@ -3,6 +3,7 @@
  *
  *   pipeline.c        changes in, rows out, batch by batch
  *   pipeline_parks.c  the slow lane: what is parked is mapped again
+ *   pipeline_versions.c  which version of a mapper maps what
  */
 #ifndef RF_INDEXER_PIPELINE_INTERNAL_H
 #define RF_INDEXER_PIPELINE_INTERNAL_H
@@ -56,9 +57,17 @@ struct rf_batch {
     size_t lost_count;
 };
 
+/* Items whose parts may have to be mapped by another version: to be woken with the batch. */
+struct rf_again {
+    char (*keys)[RF_ITEM_KEY_SIZE];
+    size_t count, capacity;
+};
+
 struct rf_pipeline {
     struct rf_pipeline_options options;
     struct rf_pipeline_mapper mappers[RF_LANE_MAPPERS_MAX];
+    uint64_t chained;              /* bits of the mappers with a chain of versions */
+    struct rf_again again;         /* of the current batch */
     _Atomic(struct rf_feed *) feed;
     atomic_int waking;             /* callers of rf_pipeline_wake that may hold feed */
     bool broken;                   /* abandoned: read again from the position */
@@ -112,6 +121,27 @@ void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit);
 RF_MUST_USE enum rf_status rf_pipeline_settle(struct rf_pipeline *p, struct rf_error *err);
 /* A transaction for what is to be written. The writer is idle, or there is one. */
 RF_MUST_USE enum rf_status rf_pipeline_begin(struct rf_pipeline *p, struct rf_error *err);
+
+/* ---- pipeline_versions.c ---- */
+
+/* The version of a mapper that a unit is mapped by, or NULL. */
+const struct rf_mapper *rf_version_of(const struct rf_pipeline *p, const struct rf_unit *unit,
+                                      uint16_t mapper);
+/* Choose the versions for a unit: a part is taken to be held by those above it alone. */
+void rf_versions_choose(struct rf_pipeline *p, struct rf_unit *unit);
+/* The version of a mapper for a part, by all its holders. The sink is the caller's. */
+RF_MUST_USE enum rf_status rf_version_of_part(struct rf_pipeline *p, const char *key,
+                                              const char *media, uint16_t mapper, int *out,
+                                              struct rf_error *err);
+/* An edge from the unit to a part was written; known: the part was reached before. When it may have
+ * to be mapped by another version now it is noted, to be woken with the batch. */
+RF_MUST_USE enum rf_status rf_versions_note_edge(struct rf_pipeline *p,
+                                                 const struct rf_unit *unit, const char *key,
+                                                 bool known, struct rf_error *err);
+/* Wake what was noted: behind all that the batch writes. */
+RF_MUST_USE enum rf_status rf_versions_wake(struct rf_pipeline *p, struct rf_error *err);
+/* Whether any version of a mapper is stopped by the brake. */
+bool rf_versions_stopped(const struct rf_pipeline *p, uint16_t mapper);
 
 /* ---- pipeline_parks.c ---- */
 

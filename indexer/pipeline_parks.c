@@ -99,17 +99,32 @@ static bool has_room(const struct rf_pipeline *p, uint16_t mapper)
     return rf_brake_allows(p->options.brake, mapper_at(p, mapper), same);
 }
 
-/* The unit goes its way, called by one mapper alone. */
-static void start_unit(struct rf_pipeline *p, struct rf_unit *unit, uint16_t mapper,
-                       uint32_t attempts)
+/* The unit goes its way, called by one mapper alone; a part with a chain of versions by the one
+ * that all its holders say. */
+static enum rf_status start_unit(struct rf_pipeline *p, struct rf_unit *unit, uint16_t mapper,
+                                 uint32_t attempts, struct rf_error *err)
 {
+    bool ask = p->chained >> mapper & 1 && unit->item.kind == RF_ITEM_PART && !unit->dead &&
+               !unit->missing.algo;
+    int version = -1;
+    enum rf_status status = RF_OK;
+
     assert(p->slow_count < RF_SLOW_MAX);
+    if (ask)
+        status = rf_version_of_part(p, unit->key, unit->item.media, mapper, &version, err);
+    if (status != RF_OK) {
+        rf_unit_release(unit);
+        return status;
+    }
     unit->slow = true;
     unit->only_calls = true;
     unit->mapper = mapper;
     unit->attempts = attempts;
     p->slow[p->slow_count++] = unit;
     rf_pipeline_enter(p, unit, NULL);
+    if (ask)
+        unit->versions[mapper] = (int8_t)version;
+    return RF_OK;
 }
 
 /* A park whose item cannot be had again: it becomes a dead letter, or waits for the blob that is
@@ -139,7 +154,7 @@ static void give_up(struct rf_pipeline *p, const struct rf_sink_park *park,
         unit->dead_class = dead_class;
         unit->dead_reason = strdup(reason);
     }
-    start_unit(p, unit, park->mapper, park->attempts);
+    (void)!start_unit(p, unit, park->mapper, park->attempts, NULL); /* asks for nothing */
 }
 
 /* Read a stored blob again as an item; *out is NULL when it is not there: its tombstone follows. */
@@ -282,8 +297,7 @@ static enum rf_status begin_fetch(struct rf_pipeline *p, const struct rf_sink_pa
         }
         fetch->waiting[m] = counts[RF_PARK_SLOW] + counts[RF_PARK_READY] > 0;
     }
-    start_unit(p, unit, steps[0].mapper, 0);
-    return RF_OK;
+    return start_unit(p, unit, steps[0].mapper, 0, err);
 }
 
 /* The parked part cannot be had: the fetch ends with its park as something else. */
@@ -376,8 +390,7 @@ static enum rf_status fetch_below(struct rf_pipeline *p, const struct rf_part_sp
     fetch->reading = fetch->mapped = false;
     fetch->unit = part;
     rf_pipeline_done(p, above);
-    start_unit(p, part, fetch->steps[++fetch->at].mapper, 0);
-    return RF_OK;
+    return start_unit(p, part, fetch->steps[++fetch->at].mapper, 0, err);
 }
 
 /* Start this part for every mapper it is parked for; *held: there was no room for one of them. */
@@ -396,8 +409,7 @@ static enum rf_status start_parked(struct rf_pipeline *p, const struct rf_part_s
         uint32_t attempts;
         struct rf_unit *part;
 
-        if (!fetch->waiting[fetch->mapper] ||
-            rf_brake_stops(p->options.brake, mapper_at(p, fetch->mapper)))
+        if (!fetch->waiting[fetch->mapper] || rf_versions_stopped(p, fetch->mapper))
             continue;
         status = rf_sink_is_parked(p->options.sink, p->options.lane, fetch->mapper, key, &parked,
                                    &attempts, err);
@@ -409,7 +421,7 @@ static enum rf_status start_parked(struct rf_pipeline *p, const struct rf_part_s
         }
         status = rf_unit_from_part(&part, p->options.reader, fetch->unit, spec, ref, key, err);
         if (status == RF_OK)
-            start_unit(p, part, fetch->mapper, attempts);
+            status = start_unit(p, part, fetch->mapper, attempts, err);
     }
     fetch->mapper = 0;
     return status;
@@ -522,8 +534,7 @@ static enum rf_status start_part(struct rf_pipeline *p, const struct rf_sink_par
     } else if (status == RF_OK && unit->missing.algo) {
         give_up(p, park, &unit->missing, RF_DEAD_BLOB, NULL);
     } else if (status == RF_OK && at == count) {
-        start_unit(p, unit, park->mapper, park->attempts);
-        return RF_OK;
+        return start_unit(p, unit, park->mapper, park->attempts, err);
     } else if (status == RF_OK) {
         return begin_fetch(p, park, unit, steps + at, count - at, err);
     } else if (err) {
@@ -542,7 +553,7 @@ static bool must_wait(const struct rf_pipeline *p, const struct rf_fetch_step *s
     while (at < count && !steps[at].inlined)
         at++;
     for (size_t i = at; i < count; i++) {
-        if (p->fetch.unit || rf_brake_stops(p->options.brake, mapper_at(p, steps[i].mapper)))
+        if (p->fetch.unit || rf_versions_stopped(p, steps[i].mapper))
             return true;
     }
     return false;
@@ -582,8 +593,8 @@ static enum rf_status start_park(struct rf_pipeline *p, const struct rf_sink_par
         return RF_OK;
     }
     if (status == RF_OK && count == 0)
-        start_unit(p, unit, park->mapper, park->attempts);
-    else if (status == RF_OK)
+        return start_unit(p, unit, park->mapper, park->attempts, err);
+    if (status == RF_OK)
         return start_part(p, park, unit, steps, count, err);
     if (status != RF_OK && err)
         *err = why;
@@ -631,7 +642,7 @@ static enum rf_status start_in_turn(struct rf_pipeline *p, struct rf_error *err)
             return RF_OK;
         }
         idle++;
-        if (rf_brake_stops(p->options.brake, mapper_at(p, mapper)))
+        if (rf_versions_stopped(p, mapper))
             continue;
         if (!has_room(p, mapper)) { /* what it has under way may use its budget up */
             p->parks_dirty = true;

@@ -55,6 +55,7 @@ void rf_unit_release(struct rf_unit *unit)
         free(unit->owned);
         free((uint8_t *)(uintptr_t)unit->head.data);
         free(unit->dead_reason);
+        free(unit->versions);
         if (unit->kind == RF_UNIT_PART)
             free((char *)unit->item.media);
         free(unit);
@@ -377,6 +378,65 @@ enum rf_status rf_unit_from_blob(struct rf_unit **out, struct rf_unit_reader *re
     }
     *out = unit;
     return RF_OK;
+}
+
+enum rf_status rf_unit_from_change(struct rf_unit **out, struct rf_unit_reader *reader,
+                                   struct rf_feed *feed, const struct rf_change *change,
+                                   struct rf_error *err)
+{
+    struct rf_stat stat = {.ref = change->ref, .size = change->size, .seq = change->seq,
+                           .timestamp_us = change->timestamp_us};
+    struct rf_bytes bytes = {0};
+    struct rf_error why = {0};
+    struct rf_unit *unit;
+    enum rf_status status = RF_OK;
+
+    *out = NULL;
+    if (change->gone)
+        return RF_OK;
+    if (change->is_delete || change->part) {
+        unit = rf_unit_new(change->is_delete ? RF_UNIT_REMOVE : RF_UNIT_ARRIVED);
+        unit->item.ref = change->ref;
+        unit->item.seq = change->seq;
+        unit->item.timestamp_us = change->timestamp_us;
+        rf_blobref_format(&change->ref, unit->key);
+        *out = unit;
+        return RF_OK;
+    }
+    if (change->lift && change->size <= RF_BLOB_INLINE_MAX) {
+        struct rf_buf whole;
+
+        rf_buf_init(&whole, RF_BLOB_INLINE_MAX);
+        status = rf_store_get(reader->store, &change->ref, &whole, &why);
+        if (status == RF_OK)
+            status = rf_unit_from_blob(out, reader, &stat,
+                                       rf_bytes(whole.data ? whole.data : (const uint8_t *)"",
+                                                whole.size), err);
+        rf_buf_release(&whole);
+    } else {
+        if (change->size <= RF_BLOB_INLINE_MAX)
+            status = rf_feed_blob(feed, &bytes, &why);
+        if (status == RF_OK)
+            status = rf_unit_from_blob(out, reader, &stat, bytes, err);
+    }
+    if (status == RF_NOT_FOUND) /* a tombstone follows */
+        return RF_OK;
+    if (status == RF_CORRUPT && !*out) {
+        unit = rf_unit_new(RF_UNIT_ITEM);
+        unit->item.kind = RF_ITEM_BLOB;
+        unit->item.ref = change->ref;
+        unit->item.seq = change->seq;
+        unit->item.timestamp_us = change->timestamp_us;
+        unit->item.size = change->size;
+        rf_blobref_format(&change->ref, unit->key);
+        unit->dead = true;
+        unit->dead_reason = strdup(why.message);
+        *out = unit;
+        return RF_OK;
+    }
+    if (status != RF_OK && err && err->status == RF_OK)
+        *err = why;
+    return status;
 }
 
 static bool equals_ancestor(const struct rf_unit *unit, const struct rf_blobref *ref)

@@ -54,6 +54,7 @@ struct rf_unit {
     enum rf_dead_class dead_class; /* of that; 0: RF_DEAD_BLOB */
     uint16_t mapper;        /* only_calls: index into the lane's mappers */
     uint32_t attempts;
+    int8_t *versions;       /* of each mapper of a lane with chains: which maps it; -1: none; owned */
     char *dead_reason;      /* owned */
     struct rf_result *result; /* READY: what the pool answered, owned */
     struct rf_unit_tally {      /* what was written of it, for the pipeline's books */
@@ -124,6 +125,13 @@ RF_MUST_USE enum rf_status rf_unit_from_blob(struct rf_unit **out,
                                              struct rf_unit_reader *reader,
                                              const struct rf_stat *stat, struct rf_bytes bytes,
                                              struct rf_error *err);
+
+/* The unit of the change that a feed gave last, or NULL: there is nothing to do about it. */
+RF_MUST_USE enum rf_status rf_unit_from_change(struct rf_unit **out,
+                                               struct rf_unit_reader *reader,
+                                               struct rf_feed *feed,
+                                               const struct rf_change *change,
+                                               struct rf_error *err);
 
 /* The part of a parent that a range or bytes describe; ref and key are found by hashing it. On
  * failure the parent's missing says what is not there. RF_LIMIT: too deep. RF_EXISTS: it equals

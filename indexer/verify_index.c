@@ -198,8 +198,28 @@ static void clear_place(const struct place *place)
 struct live {
     struct rf_bytes *bundles;
     size_t count;
+    struct rf_plan plan;
     char position[RF_POSITION_SIZE];
 };
+
+/* A policy that is not carried out yet: rows of the version before stand where the plan has
+ * another. */
+static enum rf_status check_passes(const struct rf_index_options *options, struct rf_plan *plan,
+                                   struct rf_error *err)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct rf_plan_version *version = rf_plan_passing(plan->mappers[i]);
+
+        if (version)
+            return rf_error_set(err, RF_INVALID,
+                                "index '%s' is still to be mapped again by mapper '%s' as its "
+                                "policy says, from change %" PRIu64 " to %" PRIu64 "; run 'refuge "
+                                "index run' first",
+                                options->name, plan->mappers[i]->name, version->passed,
+                                version->after);
+    }
+    return RF_OK;
+}
 
 static enum rf_status read_live(const struct rf_index_options *options, struct rf_arena *arena,
                                 struct live *out, struct rf_error *err)
@@ -222,7 +242,12 @@ static enum rf_status read_live(const struct rf_index_options *options, struct r
         for (size_t i = 0; i < out->count; i++)
             out->bundles[i] = lanes[0].mappers[i].bundle;
         snprintf(out->position, sizeof out->position, "%s", lanes[0].position);
+        status = rf_plan_of_live(sink, arena, lanes, count, &out->plan, err);
     }
+    if (status == RF_OK)
+        status = check_passes(options, &out->plan, err);
+    if (status == RF_OK)
+        status = rf_plan_load_texts(sink, arena, &out->plan, err);
     rf_sink_close(sink);
     return status;
 }
@@ -252,13 +277,15 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
 
     rebuilt.sink_url = url;
     rebuilt.reader = NULL; /* a role of the server's; nobody else reads the throw-away index */
-    rebuilt.rebuild = false;
+    rebuilt.rebuild = rebuilt.forget = false;
+    rebuilt.policy = NULL;
     if (rebuilt.shuffle_seed == 0 &&
         getrandom(&rebuilt.shuffle_seed, sizeof rebuilt.shuffle_seed, 0) < 0)
         rebuilt.shuffle_seed = 1;
     if (rebuilt.shuffle_seed == 0)
         rebuilt.shuffle_seed = 1;
-    status = rf_index_open_with(&index, &rebuilt, live->bundles, live->count, until_seq, err);
+    status = rf_index_open_with(&index, &rebuilt, live->bundles, live->count, &live->plan,
+                                until_seq, err);
     if (status == RF_OK) {
         if (options->hooks.works)
             options->hooks.works(options->hooks.user, index);

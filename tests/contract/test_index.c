@@ -93,6 +93,67 @@ static void rows_follow_puts_and_deletes(void **state)
     home_close(&home);
 }
 
+static void set_seen(struct home *home, unsigned version)
+{
+    char text[400];
+
+    snprintf(text, sizeof text,
+             "return { name = 'seen', match = { media = { 'application/json' } },\n"
+             "  tables = { seen = { columns = { 'num int', 'v int' } } },\n"
+             "  map = function(blob, emit) emit.seen { num = blob:json().n, v = %u } end }\n",
+             version);
+    set_mapper(home, 1, "seen", text);
+}
+
+/* Mapped in any order, the throw-away index is the same. */
+static void verify_in_many_orders(struct home *home)
+{
+    for (uint32_t seed = 1; seed <= 6; seed++) {
+        struct rf_index_options options = index_options(home);
+        struct rf_compare_report report = {0};
+
+        options.shuffle_seed = seed;
+        options.workers = 1;
+        OK(rf_index_verify(&options, print_problem, &report, err));
+        assert_int_equal(report.differences, 0);
+    }
+}
+
+/* Under a policy a part is as old as the oldest item that holds it, in whatever order they came. */
+static void versions_of_a_mapper_live_side_by_side(void **state)
+{
+    struct home home;
+    struct rf_blobref old, new;
+    struct rf_index_options options;
+
+    (void)state;
+    home_open(&home);
+    set_mapper(&home, 0, "lines", lines);
+    set_seen(&home, 1);
+    put(&home, "#lines\n{\"n\":1}\n{\"n\":2}", &old);
+    run(&home);
+    put(&home, "#lines\n{\"n\":2}\n{\"n\":3}", &new);
+    set_seen(&home, 2);
+    options = index_options(&home);
+    options.policy = "forward";
+    run_with(&home, &options);
+    assert_int_equal(number(&home, "select sum(num * v * v) from seen"), 1 + 2 + 3 * 4);
+    verify_in_many_orders(&home);
+    delete(&home, &old);
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num * v * v) from seen"), 2 * 4 + 3 * 4);
+    verify_in_many_orders(&home);
+    put(&home, "#lines\n{\"n\":1}\n{\"n\":2}", &old); /* as a new change */
+    run(&home);
+    assert_int_equal(number(&home, "select sum(num * v * v) from seen"), 4 + 2 * 4 + 3 * 4);
+    verify_in_many_orders(&home);
+    options = index_options(&home);
+    options.rebuild = true;
+    run_with(&home, &options);
+    assert_int_equal(number(&home, "select sum(num * v * v) from seen"), 4 + 2 * 4 + 3 * 4);
+    home_close(&home);
+}
+
 static void a_failing_call_costs_itself_only(void **state)
 {
     struct home home;
@@ -527,6 +588,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_follow_puts_and_deletes),
+        cmocka_unit_test(versions_of_a_mapper_live_side_by_side),
         cmocka_unit_test(a_failing_call_costs_itself_only),
         cmocka_unit_test(a_changed_mapper_is_swapped_in),
         cmocka_unit_test(a_part_lives_while_something_reaches_it),

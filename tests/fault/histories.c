@@ -2,11 +2,14 @@
  * histories.c - random lives of a home, each ending in an index that equals its rebuild
  *
  * A history is drawn from its number and the seed alone: puts, deletes, duplicates, index runs,
- * mapper changes, retries and rebuilds, over a dozen blobs that need each other, split into parts,
- * or fail. Each act runs in a child process; every third is first broken by SIGKILL at a drawn file
+ * mapper changes under all policies, retries and rebuilds, over a dozen blobs that need each other,
+ * split into parts and parts of parts, or fail. Each act runs in a child process; every third is first broken by SIGKILL at a drawn file
  * operation (fault.c is loaded) and then done again, as a person would. At the end the index is
  * brought up to date; it must hold what this file computes by itself, and rf_index_verify must find
  * no difference to a rebuild.
+ *
+ * Which version of the mapper `side` maps what is told here by the words of plan.h: the newest that
+ * takes the item; of a part, that takes all the blobs which hold it.
  *
  *   histories --seed S --first I --count N --folder F --mapper PROGRAM --lua history.lua [--keep]
  *             [--server URL]
@@ -38,9 +41,10 @@
 
 #define ITEMS 12
 #define VERSIONS 3
+#define CHAIN_MAX 16
 #define PATH_SIZE 512
 
-enum item_kind { PLAIN, POISON, NEED, SPLIT, ITEM_KINDS };
+enum item_kind { PLAIN, POISON, NEED, SPLIT };
 
 struct item {
     enum item_kind kind;
@@ -49,16 +53,32 @@ struct item {
     struct rf_blobref ref;
     unsigned rows;   /* PLAIN */
     unsigned parts;  /* SPLIT: of one row each */
+    bool deep;       /* SPLIT: they are parts of a part */
     unsigned needs;  /* NEED: index of the item it reads */
     bool alive;
+    uint64_t seq;    /* of the change that put it */
+};
+
+enum policy_kind { FULL, FORWARD, SINCE, JSON_MEDIA, TEXT_MEDIA, A_NAME, POLICY_KINDS };
+
+/* One version of `side` in the plan, as this file keeps it. */
+struct link {
+    unsigned version;
+    enum policy_kind kind;
+    uint64_t since, after;
 };
 
 struct history {
     uint64_t number, random;
     struct item items[ITEMS];
     unsigned version; /* of the mapper, from 1 */
+    unsigned side;    /* of the other one */
+    struct link chain[CHAIN_MAX];
+    unsigned links;   /* 0: never run */
+    uint64_t changes; /* in the store */
+    uint64_t position; /* of the index */
     char folder[PATH_SIZE], store_url[PATH_SIZE + 16], sink_url[PATH_SIZE + 16];
-    char mapper[PATH_SIZE];
+    char mapper[PATH_SIZE], side_mapper[PATH_SIZE];
     char act[128];    /* what was done last, for messages */
     char why[1024];   /* set when something is wrong */
 };
@@ -68,6 +88,7 @@ struct totals {
 };
 
 static const char *mapper_program, *lua_path, *base_folder, *server_url;
+static bool verbose;
 static void (*arm)(const char *fault);
 
 /* ---- numbers from the seed ---- */
@@ -91,12 +112,13 @@ static unsigned draw_below(struct history *history, unsigned limit)
 
 static void make_item(struct history *history, unsigned index)
 {
+    static const enum item_kind kinds[] = { PLAIN, POISON, NEED, SPLIT, SPLIT, SPLIT };
     struct item *item = &history->items[index];
     char ref[RF_BLOBREF_SIZE], *at = item->text;
     size_t left = sizeof item->text;
     int used;
 
-    item->kind = index < 3 ? PLAIN : (enum item_kind)draw_below(history, ITEM_KINDS);
+    item->kind = index < 3 ? PLAIN : kinds[draw_below(history, sizeof kinds / sizeof kinds[0])];
     switch (item->kind) {
     case PLAIN:
         item->rows = draw_below(history, 4);
@@ -116,12 +138,15 @@ static void make_item(struct history *history, unsigned index)
         break;
     default:
         item->parts = 1 + draw_below(history, 4);
-        used = snprintf(at, left, "{\"kind\":\"split\",\"parts\":[");
+        item->deep = draw_below(history, 3) == 0;
+        used = snprintf(at, left, "{\"kind\":\"split\",\"parts\":[%s",
+                        item->deep ? "{\"kind\":\"split\",\"parts\":[" : "");
         for (unsigned i = 0; i < item->parts; i++)
             used += snprintf(at + used, left - (size_t)used,
                              "%s{\"kind\":\"plain\",\"id\":\"%" PRIu64 ".part.%u\",\"rows\":1}",
                              i ? "," : "", history->number, i);
-        used += snprintf(at + used, left - (size_t)used, "],\"id\":%u}", index);
+        used += snprintf(at + used, left - (size_t)used, "%s],\"id\":%u}",
+                         item->deep ? "]}" : "", index);
         break;
     }
     item->size = (size_t)used;
@@ -133,6 +158,9 @@ static void make_item(struct history *history, unsigned index)
 struct act {
     enum { ACT_PUT, ACT_DELETE, ACT_RUN, ACT_RETRY, ACT_REBUILD, ACT_KINDS } kind;
     unsigned items[8], count;
+    enum policy_kind policy; /* RUN: of `side`, should it change */
+    uint64_t since;
+    bool forget;             /* REBUILD */
 };
 
 static void give_up(const char *what, const struct rf_error *err)
@@ -174,7 +202,7 @@ static struct rf_index_options index_options(struct history *history, const char
         .store_url = history->store_url,
         .sink_url = history->sink_url,
         .mappers = mappers,
-        .mapper_count = 1,
+        .mapper_count = 2,
         .mapper_program = mapper_program,
         .workers = 1,
         .lock_timeout_ms = 5000,
@@ -184,14 +212,31 @@ static struct rf_index_options index_options(struct history *history, const char
     };
 }
 
+static void policy_text(const struct act *act, char *out, size_t size)
+{
+    static const char *const words[] = { [FULL] = "full", [FORWARD] = "forward",
+                                         [JSON_MEDIA] = "match=application/*",
+                                         [TEXT_MEDIA] = "match=text/plain",
+                                         [A_NAME] = "match=*.json" };
+
+    if (act->policy == SINCE)
+        snprintf(out, size, "since=%" PRIu64, act->since);
+    else
+        snprintf(out, size, "%s", words[act->policy]);
+}
+
 static void do_index(struct history *history, const struct act *act)
 {
-    const char *mappers[] = { history->mapper };
+    const char *mappers[] = { history->mapper, history->side_mapper };
     struct rf_index_options options = index_options(history, mappers);
     struct rf_error err = { 0 };
     struct rf_index *index;
+    char policy[64];
 
     options.rebuild = act->kind == ACT_REBUILD;
+    options.forget = act->forget;
+    policy_text(act, policy, sizeof policy);
+    options.policy = policy;
     if (rf_index_open(&index, &options, &err))
         give_up("open index", &err);
     if (rf_index_run(index, false, &err))
@@ -250,11 +295,44 @@ static void set_version(struct history *history, unsigned version)
     snprintf(history->mapper, sizeof history->mapper, "%s/v%u/history.lua", base_folder, version);
 }
 
+static void set_side(struct history *history, unsigned version)
+{
+    history->side = version;
+    snprintf(history->side_mapper, sizeof history->side_mapper, "%s/v%u/side.lua", base_folder,
+             version);
+}
+
+/* The plan after an index run: a version that is not the newest comes under the act's policy. */
+static void remember_run(struct history *history, const struct act *act)
+{
+    bool changed = history->links == 0 || history->chain[history->links - 1].version != history->side;
+
+    if (act->forget || history->links == 0 || (changed && act->policy == FULL)) {
+        history->chain[0] = (struct link){ .version = history->side, .kind = FULL };
+        history->links = 1;
+    } else if (changed) {
+        assert(history->links < CHAIN_MAX);
+        history->chain[history->links++] =
+            (struct link){ .version = history->side, .kind = act->policy, .since = act->since,
+                           .after = history->position };
+    }
+    history->position = history->changes;
+}
+
 /* What an act that was done changes in our own record. */
 static void remember(struct history *history, const struct act *act)
 {
-    for (unsigned i = 0; i < act->count; i++)
-        history->items[act->items[i]].alive = act->kind == ACT_PUT;
+    for (unsigned i = 0; i < act->count; i++) {
+        struct item *item = &history->items[act->items[i]];
+
+        if (item->alive == (act->kind == ACT_PUT))
+            continue; /* it is so already: no change */
+        history->changes++;
+        item->alive = act->kind == ACT_PUT;
+        item->seq = history->changes;
+    }
+    if (act->kind == ACT_RUN || act->kind == ACT_REBUILD)
+        remember_run(history, act);
 }
 
 static struct act draw_act(struct history *history)
@@ -267,8 +345,14 @@ static struct act draw_act(struct history *history)
         act.count = 1 + draw_below(history, act.kind == ACT_PUT ? 8 : 3);
         for (unsigned i = 0; i < act.count; i++)
             act.items[i] = draw_below(history, ITEMS);
-    } else if (act.kind == ACT_RUN && draw_below(history, 3) == 0) {
+    } else if (act.kind == ACT_RUN && draw_below(history, 4) == 0) {
         set_version(history, 1 + draw_below(history, VERSIONS));
+    } else if (act.kind == ACT_RUN && draw_below(history, 3) > 0) {
+        set_side(history, 1 + draw_below(history, VERSIONS));
+        act.policy = (enum policy_kind)draw_below(history, POLICY_KINDS);
+        act.since = draw_below(history, (unsigned)history->changes + 3);
+    } else if (act.kind == ACT_REBUILD) {
+        act.forget = draw_below(history, 3) == 0;
     }
     return act;
 }
@@ -276,7 +360,7 @@ static struct act draw_act(struct history *history)
 static bool do_act(struct history *history, const struct act *act, struct totals *totals)
 {
     static const char *const names[] = { "put", "delete", "index run", "retry", "rebuild" };
-    char fault[64] = "";
+    char fault[64] = "", policy[64];
     int code = 0;
 
     if (draw_below(history, 3) == 0)
@@ -284,8 +368,12 @@ static bool do_act(struct history *history, const struct act *act, struct totals
                  draw_below(history, 2) ? "kill-before" : draw_below(history, 2) ? "kill-mid"
                                                                                : "kill-after",
                  1 + draw_below(history, act->kind < ACT_RUN ? 25 : server_url ? 400 : 120));
-    snprintf(history->act, sizeof history->act, "%s with mapper version %u %s", names[act->kind],
-             history->version, fault);
+    policy_text(act, policy, sizeof policy);
+    snprintf(history->act, sizeof history->act, "%s with mapper versions %u and %u, %s%s %s",
+             names[act->kind], history->version, history->side, policy,
+             act->forget ? ", forgetting" : "", fault);
+    if (verbose)
+        fprintf(stderr, "%s\n", history->act);
     totals->acts++;
     if (fault[0]) {
         code = in_child(history, act, fault);
@@ -305,12 +393,59 @@ static bool do_act(struct history *history, const struct act *act, struct totals
 
 struct expected {
     uint64_t rows, letters, parks, parts;
+    uint64_t side[VERSIONS + 1]; /* rows of each version of `side` */
 };
+
+static bool link_takes(const struct link *link, const struct item *item)
+{
+    return link->kind == FULL || item->seq > link->after || link->kind == JSON_MEDIA ||
+           (link->kind == SINCE && item->seq >= link->since);
+}
+
+/* The version that maps a blob, or a part that these hold. */
+static unsigned version_for(const struct history *history, const struct item *const *holders,
+                            unsigned count)
+{
+    for (unsigned i = history->links; i-- > 0;) {
+        unsigned takes = 0;
+
+        while (takes < count && link_takes(&history->chain[i], holders[takes]))
+            takes++;
+        if (takes == count)
+            return history->chain[i].version;
+    }
+    return 0;
+}
+
+/* Rows of `side`: one for each blob, each part number n, and each list of so many parts. */
+static void expect_side(const struct history *history, struct expected *out)
+{
+    const struct item *holders[ITEMS];
+
+    for (unsigned i = 0; i < ITEMS; i++) {
+        holders[0] = &history->items[i];
+        if (history->items[i].alive)
+            out->side[version_for(history, holders, 1)]++;
+    }
+    for (unsigned n = 0; n < 8; n++) { /* 0-3: the part; 4-7: the list of n - 3 */
+        unsigned count = 0;
+
+        for (unsigned i = 0; i < ITEMS; i++) {
+            const struct item *item = &history->items[i];
+
+            if (item->alive && item->kind == SPLIT &&
+                (n < 4 ? item->parts > n : item->deep && item->parts == n - 3))
+                holders[count++] = item;
+        }
+        if (count)
+            out->side[version_for(history, holders, count)]++;
+    }
+}
 
 /* Each version of the mapper emits one row more per plain blob or part. */
 static void expect(const struct history *history, struct expected *out)
 {
-    unsigned most_parts = 0;
+    unsigned most_parts = 0, deep = 0;
 
     memset(out, 0, sizeof *out);
     for (unsigned i = 0; i < ITEMS; i++) {
@@ -328,8 +463,13 @@ static void expect(const struct history *history, struct expected *out)
         else if (item->parts > most_parts)
             most_parts = item->parts;
         if (item->kind == SPLIT)
-            out->parts += item->parts;
+            out->parts += item->deep ? 1 : item->parts;
+        if (item->kind == SPLIT && item->deep)
+            deep |= 1u << item->parts;
     }
+    for (unsigned n = 1; n <= 4; n++) /* equal lists of parts are one part */
+        out->parts += deep >> n & 1 ? n : 0;
+    expect_side(history, out);
     /* Part i is the same bytes in every blob: mapped once. */
     out->rows += most_parts * (1 + history->version);
 }
@@ -348,7 +488,9 @@ static uint64_t count(sqlite3 *database, const char *sql)
 
 static const char *const questions[] = {
     "SELECT count(*) FROM history", "SELECT count(*) FROM refuge_errors",
-    "SELECT count(*) FROM refuge_parks", "SELECT count(*) FROM refuge_edges"};
+    "SELECT count(*) FROM refuge_parks", "SELECT count(*) FROM refuge_edges",
+    "SELECT count(*) FROM side WHERE v = 0", "SELECT count(*) FROM side WHERE v = 1",
+    "SELECT count(*) FROM side WHERE v = 2", "SELECT count(*) FROM side WHERE v = 3"};
 enum { QUESTIONS = sizeof questions / sizeof *questions };
 
 static bool count_in_file(struct history *history, uint64_t *counts)
@@ -394,12 +536,14 @@ static bool is_expected(struct history *history)
         return false;
     }
     if (want.rows == got[0] && want.letters == got[1] && want.parks == got[2] &&
-        want.parts == got[3])
+        want.parts == got[3] && memcmp(want.side, got + 4, sizeof want.side) == 0)
         return true;
     snprintf(history->why, sizeof history->why,
              "%" PRIu64 " rows, %" PRIu64 " dead letters, %" PRIu64 " parks, %" PRIu64
-             " edges; want %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64,
-             got[0], got[1], got[2], got[3], want.rows, want.letters, want.parks, want.parts);
+             " edges; want %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "; rows of each version "
+             "of side: %" PRIu64 ", %" PRIu64 ", %" PRIu64 "; want %" PRIu64 ", %" PRIu64 ", %" PRIu64,
+             got[0], got[1], got[2], got[3], want.rows, want.letters, want.parks, want.parts, got[5],
+             got[6], got[7], want.side[1], want.side[2], want.side[3]);
     return false;
 }
 
@@ -415,11 +559,12 @@ static bool verifies(struct history *history)
     int status;
 
     if (child == 0) {
-        const char *mappers[] = { history->mapper };
+        const char *mappers[] = { history->mapper, history->side_mapper };
         struct rf_index_options options = index_options(history, mappers);
         struct rf_compare_report report;
         struct rf_error err = { 0 };
         options.shuffle_seed = (uint32_t)draw(history);
+        options.batch_items = 1 + draw_below(history, 16);
         if (rf_index_verify(&options, problem, &report, &err))
             give_up("verify", &err);
         _exit(report.differences != 0);
@@ -493,6 +638,7 @@ static bool live(struct history *history, struct totals *totals)
         make_item(history, i);
     make_home(history);
     set_version(history, 1);
+    set_side(history, 1);
     for (unsigned i = 0; i < acts; i++) {
         struct act act = draw_act(history);
         if (!do_act(history, &act, totals))
@@ -502,28 +648,35 @@ static bool live(struct history *history, struct totals *totals)
         snprintf(history->why, sizeof history->why, "the last index run fails");
         return false;
     }
+    remember(history, &run);
     return is_expected(history) && verifies(history);
 }
 
-/* The mapper's versions, as files that differ in one number. */
-static void write_versions(void)
+/* The versions of a mapper, as files that differ in one number. */
+static void write_versions(const char *name)
 {
     static char text[1 << 16];
-    FILE *file = fopen(lua_path, "rb");
-    size_t size = file ? fread(text, 1, sizeof text - 1, file) : 0;
-    char *number = strstr(text, "VERSION = 1");
+    char path[PATH_SIZE + 64], *number;
+    const char *slash = strrchr(lua_path, '/');
+    FILE *file;
+    size_t size;
 
+    snprintf(path, sizeof path, "%.*s/%s", slash ? (int)(slash - lua_path) : 1,
+             slash ? lua_path : ".", name);
+    file = fopen(path, "rb");
+    size = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    text[size] = '\0';
+    number = strstr(text, "VERSION = 1");
     if (file)
         fclose(file);
     if (!number) {
-        fprintf(stderr, "no 'VERSION = 1' in '%s'\n", lua_path);
+        fprintf(stderr, "no 'VERSION = 1' in '%s'\n", path);
         exit(1);
     }
     for (unsigned version = 1; version <= VERSIONS; version++) {
-        char path[PATH_SIZE + 32];
         snprintf(path, sizeof path, "%s/v%u", base_folder, version);
         (void)mkdir(path, 0700);
-        snprintf(path, sizeof path, "%s/v%u/history.lua", base_folder, version);
+        snprintf(path, sizeof path, "%s/v%u/%s", base_folder, version, name);
         number[strlen("VERSION = ")] = (char)('0' + version);
         file = fopen(path, "wb");
         if (!file || fwrite(text, 1, size, file) != size || fclose(file) != 0) {
@@ -542,7 +695,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--keep") == 0) {
-            keep = true;
+            keep = verbose = true;
             continue;
         }
         if (strcmp(argv[i], "--seed") == 0)
@@ -570,7 +723,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "histories: run it through histories.py\n");
         return 2;
     }
-    write_versions();
+    write_versions("history.lua");
+    write_versions("side.lua");
     for (uint64_t number = first; number < first + amount; number++) {
         struct history history = { .number = number,
                                    .random = seed * 0x9e3779b97f4a7c15u + number };
