@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +20,7 @@
 #include "indexer/plan.h"
 #include "sinks/query.h"
 
+#define REACH_MAX_MS 30000u /* between two attempts to reach a sink */
 #define LOCK_SLICE_MS 1000 /* of waiting for a lock, between looks at the signals */
 
 /* ---- speaking while an index works ---- */
@@ -246,6 +248,27 @@ static int tell_totals(const struct work *work, enum ending ending)
                ? RF_EXIT_SET_ASIDE : RF_EXIT_OK;
 }
 
+/* A follower waits for a sink that cannot be reached, without end: doubling, with jitter. */
+static enum rf_status await_sink(const struct work *work, struct rf_index_options *options,
+                                 struct rf_index **out, struct rf_error *err)
+{
+    enum rf_status status = RF_UNAVAILABLE;
+
+    for (uint32_t delay_ms = 200; status == RF_UNAVAILABLE && !rf_stop_asked();
+         delay_ms = delay_ms < REACH_MAX_MS / 2 ? 2 * delay_ms : REACH_MAX_MS) {
+        int64_t until = rf_clock_us() + (int64_t)delay_ms * 1000;
+
+        until += rf_clock_us() % (delay_ms * 250 + 1);
+        rf_warn(work->cli, "%s, trying again in %.1f s", err->message, delay_ms / 1000.0);
+        while (rf_clock_us() < until && !rf_stop_asked())
+            poll(NULL, 0, 100);
+        rf_error_clear(err);
+        if (!rf_stop_asked())
+            status = rf_index_open(out, options, err);
+    }
+    return status == RF_UNAVAILABLE ? RF_CANCELLED : status;
+}
+
 /* Open, waiting for another writer as --wait says; a follower that had the index before waits as
  * long as it takes. */
 static enum rf_status open_index(const struct work *work, struct rf_index_options *options,
@@ -255,6 +278,8 @@ static enum rf_status open_index(const struct work *work, struct rf_index_option
     uint64_t wait_s = rf_args_number(&cli->args, "wait");
     enum rf_status status = rf_index_open(out, options, err);
 
+    if (status == RF_UNAVAILABLE && work->follow)
+        status = await_sink(work, options, out, err);
     if (status != RF_LOCKED)
         return status;
     if (work->opened) {

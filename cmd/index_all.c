@@ -24,6 +24,8 @@ struct children {
     struct rf_cli *cli;
     struct child *list;
     size_t count;
+    uint64_t done, set_aside, unreachable; /* how those that ended did, but for other failures */
+    uint64_t ended;
     int code;
 };
 
@@ -51,6 +53,7 @@ static void become(struct rf_cli *cli, const char *name, int words)
     if (argv) {
         memcpy(argv, cli->argv, (size_t)cli->argc * sizeof *argv);
         argv[cli->argc] = strdup(name);
+        (void)setenv(RF_ONE_OF_ALL, "1", 1);
         execv("/proc/self/exe", argv);
     }
     _exit(RF_EXIT_FAILED);
@@ -87,6 +90,10 @@ static void finish(struct children *all, struct child *child)
         continue;
     child->pid = 0;
     code = WIFEXITED(status) ? WEXITSTATUS(status) : RF_EXIT_FAILED;
+    all->ended++;
+    all->done += code == RF_EXIT_OK;
+    all->set_aside += code == RF_EXIT_SET_ASIDE;
+    all->unreachable += code == RF_EXIT_UNREACHABLE;
     if (WIFSIGNALED(status))
         rf_warn(all->cli, "the process of index '%s' was ended by signal %d", child->name,
                 WTERMSIG(status));
@@ -171,5 +178,10 @@ int rf_index_all(struct rf_cli *cli, char *const *names, size_t count, bool toge
         rf_buf_release(&all.list[i].line);
     free(all.list);
     rf_summary_int(cli, "indexes", (int64_t)count);
+    rf_summary_int(cli, "up_to_date", (int64_t)(all.done + all.set_aside));
+    rf_summary_int(cli, "with_set_aside", (int64_t)all.set_aside);
+    rf_summary_int(cli, "unreachable", (int64_t)all.unreachable);
+    rf_summary_int(cli, "failed",
+                   (int64_t)(all.ended - all.done - all.set_aside - all.unreachable));
     return all.code;
 }

@@ -2,6 +2,7 @@
  * refuge.c - the program: reads the command line, runs one command, tells how it ended
  */
 #include "cmd/cli.h"
+#include "cmd/index_all.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +44,8 @@ static void write_summary(struct rf_cli *cli, int code)
 
     if (!out->json || (ran && command && command->rows))
         return;
-    rf_out_begin(out, "summary");
+    /* One of all indexes is no end of the output: the process that runs them all has the summary. */
+    rf_out_begin(out, getenv(RF_ONE_OF_ALL) ? "index" : "summary");
     rf_out_text(out, "command", command ? command->name : NULL);
     rf_out_bool(out, "ok", code == RF_EXIT_OK);
     rf_out_int(out, "exit", code);
