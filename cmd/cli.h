@@ -212,6 +212,9 @@ struct rf_cli {
     int64_t started_us;  /* monotonic */
     int64_t shown_us;    /* when progress was last shown */
     bool progress_shown; /* a line stands on the terminal */
+    const char *progress_note;      /* of the phase at hand, which began */
+    uint64_t progress_from, progress_last; /* with so much done; and has so much done now */
+    int64_t progress_since_us;      /* at this time; 0: there was none yet */
 };
 
 /* Find the home and read its configuration. *code: the exit code when it fails (told already). */

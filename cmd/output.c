@@ -503,6 +503,8 @@ size_t rf_text_fit(struct rf_bytes text, size_t columns)
 
 /* ---- progress ---- */
 
+#define PROGRESS_NEW 2000u /* things done so early may have been done by this process */
+
 static void format_span(int64_t seconds, char out[24])
 {
     if (seconds >= 3600)
@@ -512,10 +514,28 @@ static void format_span(int64_t seconds, char out[24])
         snprintf(out, 24, "%d:%02d", (int)(seconds / 60), (int)(seconds % 60));
 }
 
+/* What was done before does not tell how fast this goes: a run that goes on where another ended,
+ * another lane, another phase. */
+static void note_phase(struct rf_cli *cli, const struct rf_progress *p)
+{
+    if (cli->progress_since_us && cli->progress_note == p->note && p->done >= cli->progress_last) {
+        cli->progress_last = p->done;
+        return;
+    }
+    /* What a first look finds done was done in no time: unless work began with the process. */
+    cli->progress_from = p->bytes || p->done < PROGRESS_NEW ? 0 : p->done;
+    cli->progress_since_us = cli->progress_from || cli->progress_since_us ? rf_clock_us()
+                                                                           : cli->started_us;
+    cli->progress_note = p->note;
+    cli->progress_last = p->done;
+}
+
 /* [0:05] 35.93%  167.1 MiB/s  835 MiB / 2.27 GiB  92925 / 181272 items  0 errors  ETA 0:08 */
 static void progress_line(struct rf_cli *cli, const struct rf_progress *p, struct rf_buf *line)
 {
     double seconds = (double)(rf_clock_us() - cli->started_us) / 1e6, share = -1;
+    double phase = (double)(rf_clock_us() - cli->progress_since_us) / 1e6;
+    uint64_t fresh = p->done > cli->progress_from ? p->done - cli->progress_from : 0;
     char span[24], size[RF_SIZE_TEXT];
 
     format_span((int64_t)seconds, span);
@@ -530,8 +550,8 @@ static void progress_line(struct rf_cli *cli, const struct rf_progress *p, struc
         rf_buf_printf(line, " %.2f%%", share * 100);
     if (p->bytes && seconds > 0)
         rf_buf_printf(line, "  %s/s", rf_size_format((uint64_t)((double)p->bytes / seconds), size));
-    else if (seconds > 0)
-        rf_buf_printf(line, "  %.0f %ss/s", (double)p->done / seconds, p->noun);
+    else if (phase > 0)
+        rf_buf_printf(line, "  %.0f %ss/s", (double)fresh / phase, p->noun);
     if (p->bytes) {
         rf_buf_printf(line, "  %s", rf_size_format(p->bytes, size));
         if (p->bytes_total)
@@ -543,8 +563,11 @@ static void progress_line(struct rf_cli *cli, const struct rf_progress *p, struc
     else
         rf_buf_printf(line, "  %s", RF_COUNT(p->done, p->noun));
     rf_buf_printf(line, "  %s", RF_COUNT(p->errors, "error"));
-    if (share > 0.001 && share < 1) {
+    if (share > 0.001 && share < 1 && p->bytes_total) {
         format_span((int64_t)(seconds / share - seconds + 0.5), span);
+        rf_buf_printf(line, "  ETA %s", span);
+    } else if (share >= 0 && share < 1 && fresh && phase > 0.2) {
+        format_span((int64_t)(phase / (double)fresh * (double)(p->total - p->done) + 0.5), span);
         rf_buf_printf(line, "  ETA %s", span);
     }
     if (p->note)
@@ -598,6 +621,7 @@ void rf_progress_show(struct rf_cli *cli, const struct rf_progress *progress)
     if (!asked && !due)
         return;
     cli->shown_us = now;
+    note_phase(cli, progress);
     if (cli->out.json && !asked) {
         progress_json(cli, progress);
         return;
