@@ -20,6 +20,7 @@
 #include "indexer/plan.h"
 #include "sinks/query.h"
 
+#define SAMPLE_MAX 1000000u /* blobs and files */
 #define REACH_MAX_MS 30000u /* between two attempts to reach a sink */
 #define LOCK_SLICE_MS 1000 /* of waiting for a lock, between looks at the signals */
 
@@ -482,6 +483,17 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     options.scratch_dir = scratch && scratch[0] ? scratch : "/tmp";
     options.interrupted = &rf_stop_flag;
     options.hooks.works = stop_with;
+    options.sample = rf_args_number(&cli->args, "sample");
+    if (options.sample > SAMPLE_MAX)
+        options.sample = SAMPLE_MAX;
+    if (options.sample) {
+        options.sample_seed = rf_args_number(&cli->args, "seed");
+        if (!rf_args_text(&cli->args, "seed")) /* one that is easily typed again */
+            options.sample_seed = ((uint64_t)rf_now_us() ^ (uint64_t)getpid() << 20) % 1000000;
+        rf_say(cli, "a sample of %s; --seed %llu draws it again",
+               RF_COUNT(options.sample, "item"), (unsigned long long)options.sample_seed);
+        rf_summary_int(cli, "seed", (int64_t)options.sample_seed);
+    }
     status = rf_index_verify(&options, show_problem, &report, &err);
     rf_names_free(mappers, mapper_count);
     rf_progress_clear(cli);

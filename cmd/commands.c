@@ -178,7 +178,13 @@ const struct rf_command rf_commands[] = {
                              "Left out and counted apart is what hit a limit, which may differ "
                              "from machine to machine, and what waits for the slow lane. The "
                              "throw-away index stands beside the index, or in $TMPDIR (else /tmp) "
-                             "when that folder cannot be written or is full.",
+                             "when that folder cannot be written or is full. With --sample only "
+                             "some blobs and files are mapped again, and what the index says of "
+                             "them and the parts below them is compared. A sample does not find "
+                             "what is wrong with any other item, nor rows of items that should "
+                             "not be there at all; and where a policy keeps several versions of a "
+                             "mapper it leaves out what that mapper made of parts. The full text "
+                             "and the database itself are looked at as a whole.",
      .run = cmd_index_verify,
      .max = 1},
     {.name = "index digest",
@@ -432,6 +438,10 @@ const struct rf_cli_option rf_cli_options[] = {
     {"index run,index create", "policy", 0, RF_CLI_TEXT, "POLICY", NULL,
      "what a mapper that changed or came does with what is there: full, forward, since=SEQ|DATE, "
      "match=NAME|MEDIA"},
+    {"index verify", "sample", 0, RF_CLI_NUMBER, "N", "0",
+     "only so many blobs and files, drawn at random, and the parts below them; 0: all"},
+    {"index verify", "seed", 0, RF_CLI_NUMBER, "SEED", NULL,
+     "draw the sample that this number stands for; default: another each time"},
     {"index rebuild", "full", 0, RF_CLI_FLAG, NULL, NULL,
      "with the newest mappers alone: forget which version maps what"},
     {"index create", "mapper", 'm', RF_CLI_LIST, "FILE", NULL,

@@ -58,6 +58,7 @@ struct rf_index {
     const char **removed;          /* mappers that leave with the next swap */
     size_t removed_count;
     struct rf_index_progress progress;
+    const struct rf_sample *sample; /* verify: of the store, or NULL */
     uint64_t until_seq;            /* verify: stop there; UINT64_MAX */
     atomic_int stop;
     int stopped;                   /* eventfd: readable once stop is set */
@@ -757,6 +758,7 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
         .batch_items = index->options.batch_items ? index->options.batch_items : BATCH_ITEMS,
         .batch_ms = index->options.batch_ms ? index->options.batch_ms : BATCH_MS,
         .shuffle_seed = index->options.shuffle_seed,
+        .sample = index->sample,
         .stop = &index->stop,
         .scratch = index->until_seq != UINT64_MAX,
         .hooks = &index->options.hooks,
@@ -971,7 +973,8 @@ static struct rf_index *index_new(const struct rf_index_options *options)
 
 enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_options *options,
                                   const struct rf_bytes *bundles, size_t bundle_count,
-                                  const struct rf_plan *plan, uint64_t until_seq,
+                                  const struct rf_plan *plan, const struct rf_sample *sample,
+                                  uint64_t until_seq,
                                   struct rf_error *err)
 {
     struct rf_index *index = index_new(options);
@@ -980,6 +983,7 @@ enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_o
     if (!index)
         return rf_error_set(err, RF_NOMEM, "no memory or descriptor for an index");
     index->until_seq = until_seq;
+    index->sample = sample;
     index->given_plan = bundles != NULL;
     if (plan)
         index->plan = *plan;
@@ -1015,7 +1019,7 @@ enum rf_status rf_index_open_with(struct rf_index **out, const struct rf_index_o
 enum rf_status rf_index_open(struct rf_index **out, const struct rf_index_options *options,
                              struct rf_error *err)
 {
-    return rf_index_open_with(out, options, NULL, 0, NULL, UINT64_MAX, err);
+    return rf_index_open_with(out, options, NULL, 0, NULL, NULL, UINT64_MAX, err);
 }
 
 void rf_index_close(struct rf_index *index)

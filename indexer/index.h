@@ -61,6 +61,7 @@ struct rf_index_options {
     const char *policy;             /* of mappers that changed or came (plan.h); NULL: full */
     uint32_t shuffle_seed;          /* map in another order within a batch; 0: in order */
     bool jit_off;                   /* interpret mappers only, for cross-checks */
+    uint64_t sample, sample_seed;   /* verify: so many blobs and files, drawn so; 0: all */
     const char *verify_url;         /* verify: where to map again; NULL: beside the sink's file */
     const volatile int *interrupted; /* verify: nonzero ends the comparing; or NULL */
     const char *scratch_dir;        /* verify: when the index's folder cannot take more; or NULL */

@@ -15,6 +15,7 @@
  *  - on any failure the transaction is rolled back and everything under way forgotten: the
  *    committed position is the truth, and reading it again does the same work again.
  */
+#include "indexer/index_internal.h"
 #include "indexer/pipeline_internal.h"
 
 #include "core/control.h"
@@ -458,6 +459,11 @@ static void forget_lost(struct rf_batch *batch)
     batch->lost_count = 0;
 }
 
+static bool is_sampled(const struct rf_sample *sample, const struct rf_change *change)
+{
+    return !change->part && rf_sample_number(sample, &change->ref) <= sample->most;
+}
+
 /* Read changes while there is room. Sets at_end when the queue, or until_seq, is reached. */
 static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, struct rf_error *err)
 {
@@ -499,7 +505,8 @@ static enum rf_status read_changes(struct rf_pipeline *p, uint64_t until_seq, st
                 *err = why;
             return status;
         } else {
-            status = rf_unit_from_change(&unit, p->options.reader, p->feed, &change, err);
+            if (!p->options.sample || is_sampled(p->options.sample, &change))
+                status = rf_unit_from_change(&unit, p->options.reader, p->feed, &change, err);
             if (status != RF_OK)
                 return status;
         }

@@ -62,6 +62,7 @@
 #include "indexer/plan.h"
 
 struct rf_pipeline;
+struct rf_sample; /* index_internal.h */
 
 struct rf_pipeline_mapper {
     const struct rf_mapper *mapper; /* its newest version */
@@ -85,6 +86,7 @@ struct rf_pipeline_options {
     uint32_t batch_items, batch_ms, shuffle_seed;
     const atomic_int *stop;                    /* nonzero: finish what was begun and return */
     bool scratch;                              /* a throw-away index: then finish nothing */
+    const struct rf_sample *sample;           /* only these blobs and files, or NULL */
     const struct rf_index_hooks *hooks;
     struct rf_index_progress *progress;       /* shared by the lanes of an index */
 };

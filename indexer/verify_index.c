@@ -252,6 +252,117 @@ static enum rf_status read_live(const struct rf_index_options *options, struct r
     return status;
 }
 
+/* ---- a sample ---- */
+
+/* The smallest numbers drawn so far, the largest of them first: a heap. */
+struct drawn {
+    uint64_t *numbers;
+    size_t count, most;
+};
+
+static void sift(struct drawn *drawn, size_t at)
+{
+    for (size_t child; (child = 2 * at + 1) < drawn->count; at = child) {
+        uint64_t *n = drawn->numbers, swap;
+
+        child += child + 1 < drawn->count && n[child + 1] > n[child];
+        if (n[at] >= n[child])
+            return;
+        swap = n[at];
+        n[at] = n[child];
+        n[child] = swap;
+    }
+}
+
+static void draw(struct drawn *drawn, uint64_t number)
+{
+    if (drawn->count < drawn->most) {
+        size_t at = drawn->count++;
+
+        for (; at && drawn->numbers[(at - 1) / 2] < number; at = (at - 1) / 2)
+            drawn->numbers[at] = drawn->numbers[(at - 1) / 2];
+        drawn->numbers[at] = number;
+    } else if (number < drawn->numbers[0]) {
+        drawn->numbers[0] = number;
+        sift(drawn, 0);
+    }
+}
+
+/* All blobs and files of the log, as far as the index is, that are still there. */
+static enum rf_status draw_changes(struct drawn *drawn, struct rf_store *store,
+                                   struct rf_sample *sample, uint64_t until_seq,
+                                   struct rf_error *err)
+{
+    struct rf_feed *feed = NULL;
+    struct rf_change change = {0};
+    enum rf_status status = rf_feed_open(&feed, store, NULL, err);
+
+    while (status == RF_OK && change.cursor.seq < until_seq) {
+        struct rf_error why = {0};
+        struct rf_stat stat;
+        uint64_t number;
+
+        status = rf_feed_next(feed, &change, 0, &why);
+        if (status == RF_CORRUPT && change.cursor.seq > 0) {
+            status = RF_OK;
+            continue;
+        }
+        if (status != RF_OK && status != RF_TIMEOUT && err)
+            *err = why;
+        number = rf_sample_number(sample, &change.ref);
+        if (status != RF_OK || change.gone || change.is_delete || change.part ||
+            (drawn->count == drawn->most && number >= drawn->numbers[0]))
+            continue;
+        if (rf_store_stat(store, &change.ref, &stat, NULL) == RF_OK && stat.seq == change.seq)
+            draw(drawn, number);
+    }
+    rf_feed_close(feed);
+    return status == RF_TIMEOUT ? RF_OK : status;
+}
+
+static enum rf_status draw_sample(const struct rf_index_options *options, uint64_t until_seq,
+                                  struct rf_sample *out, struct rf_error *err)
+{
+    struct rf_store_options how = {.mode = RF_STORE_READ};
+    struct drawn drawn = {.most = options->sample};
+    struct rf_store *store = NULL;
+    enum rf_status status = rf_store_open(&store, options->store_url, &how, err);
+
+    out->seed = options->sample_seed;
+    out->most = 0;
+    drawn.numbers = malloc(drawn.most * sizeof *drawn.numbers);
+    if (status == RF_OK && !drawn.numbers)
+        status = rf_error_set(err, RF_NOMEM, "no memory for a sample");
+    if (status == RF_OK)
+        status = draw_changes(&drawn, store, out, until_seq, err);
+    if (status == RF_OK && drawn.count)
+        out->most = drawn.numbers[0];
+    free(drawn.numbers);
+    rf_store_close(store);
+    return status;
+}
+
+/* Compare with a rebuild of some items. Under a plan the version of a part depends on all that hold
+ * it, also on what was not drawn: rows of such mappers are compared for blobs and files only. */
+static enum rf_status compare_sample(const struct rf_index_options *options, const char *url,
+                                     const struct rf_plan *plan,
+                                     void (*problem)(void *user, const char *line),
+                                     struct rf_compare_report *out, struct rf_error *err)
+{
+    const char **unsure = calloc(plan->count + 1, sizeof(*unsure));
+    struct rf_compare_sample sample = {.unsure = unsure, .unsure_count = plan->count};
+    enum rf_status status;
+
+    if (!unsure)
+        return rf_error_set(err, RF_NOMEM, "no memory to compare a sample");
+    for (size_t i = 0; i < plan->count; i++)
+        unsure[i] = plan->mappers[i]->name;
+    status = rf_query_compare_sample(options->sink_url, url, &sample, problem,
+                                     options->hooks.user, options->interrupted, out, err);
+    free(unsure);
+    return status;
+}
+
 /* Whether the index's place in the log is one of this store: else nothing can be compared. */
 static enum rf_status check_position(const struct rf_index_options *options,
                                      const struct rf_cursor *at, struct rf_error *err)
@@ -269,7 +380,8 @@ static enum rf_status check_position(const struct rf_index_options *options,
 }
 
 static enum rf_status rebuild(const struct rf_index_options *options, const char *url,
-                              const struct live *live, uint64_t until_seq, struct rf_error *err)
+                              const struct live *live, const struct rf_sample *sample,
+                              uint64_t until_seq, struct rf_error *err)
 {
     struct rf_index_options rebuilt = *options;
     struct rf_index *index = NULL;
@@ -285,7 +397,7 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
     if (rebuilt.shuffle_seed == 0)
         rebuilt.shuffle_seed = 1;
     status = rf_index_open_with(&index, &rebuilt, live->bundles, live->count, &live->plan,
-                                until_seq, err);
+                                sample, until_seq, err);
     if (status == RF_OK) {
         if (options->hooks.works)
             options->hooks.works(options->hooks.user, index);
@@ -304,6 +416,7 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
 {
     struct rf_arena arena;
     struct live live = {0};
+    struct rf_sample sample = {0};
     struct rf_cursor at = {0};
     struct place place;
     enum rf_status status;
@@ -314,15 +427,19 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
         status = rf_cursor_parse(&at, live.position, err);
     if (status == RF_OK && live.position[0])
         status = check_position(options, &at, err);
+    if (status == RF_OK && options->sample)
+        status = draw_sample(options, at.seq, &sample, err);
     if (status == RF_OK)
         status = find_place(options, &place, err);
     if (status == RF_OK)
         status = take_place(&place, err);
     if (status == RF_OK) {
-        status = rebuild(options, place.url, &live, at.seq, err);
+        status = rebuild(options, place.url, &live, options->sample ? &sample : NULL, at.seq, err);
         if (status != RF_OK)
             rf_error_context(err, status, "cannot verify with a throw-away index at '%s'",
                              path_of(place.url));
+        else if (options->sample)
+            status = compare_sample(options, place.url, &live.plan, problem, out, err);
         else
             status = rf_query_compare(options->sink_url, place.url, problem, options->hooks.user,
                                       options->interrupted, out, err);

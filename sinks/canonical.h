@@ -110,6 +110,7 @@ struct rf_canon_ops {
 /* rf_query_compare and rf_query_digest, of indexes that were opened; the names are for messages. */
 RF_MUST_USE enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name,
                                             struct rf_canon *should,
+                                            const struct rf_compare_sample *sample,
                                             void (*problem)(void *user, const char *line),
                                             void *user, struct rf_compare_report *out,
                                             struct rf_error *err);

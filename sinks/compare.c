@@ -22,6 +22,9 @@ struct compare {
     void (*problem)(void *user, const char *line);
     void *user;
     struct rf_buf line, keys, last;
+    const struct rf_compare_sample *sample; /* or NULL */
+    uint64_t *items; /* hashes of the sampled items' keys, sorted */
+    size_t item_count, item_room;
 };
 
 /* A stream with the words for its cells; the first `keys` of them tell its rows apart. */
@@ -186,13 +189,101 @@ static void compare_cells(struct compare *compare, const struct stream *stream,
     }
 }
 
+/* ---- a sample ---- */
+
+static uint64_t hash_text(struct rf_bytes text)
+{
+    uint64_t hash = 1469598103934665603u; /* FNV-1a */
+
+    for (size_t i = 0; i < text.size; i++)
+        hash = (hash ^ text.data[i]) * 1099511628211u;
+    return hash;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static enum rf_status collect_items(struct compare *compare, struct rf_error *err)
+{
+    const struct rf_canon_stream items = {.kind = RF_CANON_ITEMS, .count = 8};
+    const struct rf_cell *cells = NULL;
+    enum rf_status status;
+
+    if (!compare->sample)
+        return RF_OK;
+    status = compare->should->ops->begin(compare->should, &items, err);
+    if (status != RF_OK)
+        return status;
+    while ((status = compare->should->ops->next(compare->should, &cells, err)) == RF_OK) {
+        if (compare->item_count == compare->item_room) {
+            size_t more = compare->item_room ? 2 * compare->item_room : 1024;
+            uint64_t *grown = realloc(compare->items, more * sizeof *grown);
+
+            if (!grown) {
+                status = rf_error_set(err, RF_NOMEM, "no memory for the items of a sample");
+                break;
+            }
+            compare->items = grown;
+            compare->item_room = more;
+        }
+        compare->items[compare->item_count++] = hash_text(cells[0].text);
+    }
+    compare->should->ops->end(compare->should);
+    if (compare->item_count)
+        qsort(compare->items, compare->item_count, sizeof *compare->items, by_number);
+    return status == RF_END ? RF_OK : status;
+}
+
+static bool is_unsure(const struct compare *compare, const struct stream *stream,
+                      const struct rf_cell *cells)
+{
+    const struct rf_compare_sample *sample = compare->sample;
+    struct rf_bytes name = {0};
+
+    if (!memchr(cells[0].text.data, ';', cells[0].text.size))
+        return false;
+    if (stream->canon.kind == RF_CANON_ROWS)
+        name = rf_bytes_text(stream->canon.decl->name);
+    else if (stream->canon.kind != RF_CANON_ITEMS && cells[1].type == RF_CELL_TEXT)
+        name = cells[1].text;
+    for (size_t i = 0; i < sample->unsure_count; i++) {
+        if (name.size == strlen(sample->unsure[i]) &&
+            memcmp(name.data, sample->unsure[i], name.size) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Whether a row is of an item that was not sampled, or depends on such. */
+static bool is_beside(const struct compare *compare, const struct stream *stream,
+                      const struct rf_cell *cells)
+{
+    enum rf_canon_kind kind = stream->canon.kind;
+    uint64_t hash;
+
+    if (!compare->sample || kind < RF_CANON_ITEMS || kind > RF_CANON_ROWS ||
+        cells[0].type != RF_CELL_TEXT)
+        return false;
+    hash = hash_text(cells[0].text);
+    return !compare->item_count ||
+           !bsearch(&hash, compare->items, compare->item_count, sizeof hash, by_number) ||
+           is_unsure(compare, stream, cells);
+}
+
 /* What `is` holds may be broken in any way: that is a difference, not a failure. */
 static enum rf_status next_is(struct compare *compare, const struct stream *stream,
                               const struct rf_cell **cells)
 {
     struct rf_error broken = {0};
-    enum rf_status status = compare->is->ops->next(compare->is, cells, &broken);
+    enum rf_status status;
 
+    do
+        status = compare->is->ops->next(compare->is, cells, &broken);
+    while (status == RF_OK && is_beside(compare, stream, *cells));
     if (status == RF_OK || status == RF_END)
         return status;
     if (!stopped(compare))
@@ -200,13 +291,23 @@ static enum rf_status next_is(struct compare *compare, const struct stream *stre
     return RF_END;
 }
 
+static enum rf_status next_should(struct compare *compare, const struct stream *stream,
+                                  const struct rf_cell **cells, struct rf_error *err)
+{
+    enum rf_status status;
+
+    do
+        status = compare->should->ops->next(compare->should, cells, err);
+    while (status == RF_OK && is_beside(compare, stream, *cells));
+    return status;
+}
+
 static enum rf_status walk(struct compare *compare, const struct stream *stream,
                            struct rf_error *err)
 {
-    struct rf_canon *other = compare->should;
     const struct rf_cell *is = NULL, *should = NULL;
     enum rf_status here = next_is(compare, stream, &is);
-    enum rf_status there = other->ops->next(other, &should, err);
+    enum rf_status there = next_should(compare, stream, &should, err);
 
     rf_buf_clear(&compare->last);
     while ((there == RF_OK || there == RF_END) && (here == RF_OK || there == RF_OK) &&
@@ -217,13 +318,13 @@ static enum rf_status walk(struct compare *compare, const struct stream *stream,
             here = next_is(compare, stream, &is);
         } else if (order > 0) {
             say_row(compare, stream, should, ": is missing");
-            there = other->ops->next(other, &should, err);
+            there = next_should(compare, stream, &should, err);
         } else {
             compare_cells(compare, stream, is, should);
             put_keys(&compare->last, stream, is);
             compare->report.rows += stream->canon.kind == RF_CANON_ROWS;
             here = next_is(compare, stream, &is);
-            there = other->ops->next(other, &should, err);
+            there = next_should(compare, stream, &should, err);
         }
     }
     if (stopped(compare))
@@ -400,6 +501,8 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     uint64_t differences;
     enum rf_status status = leave_out(sides, 2, err);
 
+    if (status == RF_OK)
+        status = collect_items(compare, err);
     for (size_t i = 0; i < FIXED_COUNT && status == RF_OK; i++) {
         differences = report->differences;
         status = compare_stream(compare, &fixed_streams[i], err);
@@ -440,10 +543,12 @@ static enum rf_status conclude(struct compare *compare, const char *name, struct
 }
 
 enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name, struct rf_canon *should,
+                                const struct rf_compare_sample *sample,
                                 void (*problem)(void *user, const char *line), void *user,
                                 struct rf_compare_report *out, struct rf_error *err)
 {
-    struct compare compare = {.is = is, .should = should, .problem = problem, .user = user};
+    struct compare compare = {.is = is, .should = should, .problem = problem, .user = user,
+                              .sample = sample};
     enum rf_status status;
 
     rf_buf_init(&compare.line, 1 << 16);
@@ -459,6 +564,7 @@ enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name, struct
     rf_buf_release(&compare.line);
     rf_buf_release(&compare.keys);
     rf_buf_release(&compare.last);
+    free(compare.items);
     return status;
 }
 

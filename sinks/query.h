@@ -95,6 +95,20 @@ RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt
                                             void *user, const volatile int *interrupted,
                                             struct rf_compare_report *out, struct rf_error *err);
 
+/* The rebuilt index holds some items only: rows of others are not looked at. */
+struct rf_compare_sample {
+    const char *const *unsure; /* mappers whose rows of parts depend on items that are not there */
+    size_t unsure_count;
+};
+
+/* The same; sample may be NULL: all items. */
+RF_MUST_USE enum rf_status rf_query_compare_sample(const char *url, const char *rebuilt_url,
+                                                   const struct rf_compare_sample *sample,
+                                                   void (*problem)(void *user, const char *line),
+                                                   void *user, const volatile int *interrupted,
+                                                   struct rf_compare_report *out,
+                                                   struct rf_error *err);
+
 /* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same, of
  * whatever kind. rows: how many those are. interrupted as in rf_query_compare. */
 struct rf_digest {

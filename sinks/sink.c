@@ -356,6 +356,15 @@ enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
                                 const volatile int *interrupted, struct rf_compare_report *out,
                                 struct rf_error *err)
 {
+    return rf_query_compare_sample(url, rebuilt_url, NULL, problem, user, interrupted, out, err);
+}
+
+enum rf_status rf_query_compare_sample(const char *url, const char *rebuilt_url,
+                                       const struct rf_compare_sample *sample,
+                                       void (*problem)(void *user, const char *line), void *user,
+                                       const volatile int *interrupted,
+                                       struct rf_compare_report *out, struct rf_error *err)
+{
     struct rf_canon *is = NULL, *should = NULL;
     const char *rest = "", *rebuilt_rest;
     enum rf_status status = open_canon(&is, url, &rest, err);
@@ -364,7 +373,7 @@ enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
         status = open_canon(&should, rebuilt_url, &rebuilt_rest, err);
     if (status == RF_OK) {
         is->interrupted = should->interrupted = interrupted;
-        status = rf_canon_compare(is, rest, should, problem, user, out, err);
+        status = rf_canon_compare(is, rest, should, sample, problem, user, out, err);
     }
     if (is)
         is->ops->close(is);

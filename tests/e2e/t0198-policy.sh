@@ -42,7 +42,8 @@ seq_of()
 
 verifies()
 {
-    run refuge index verify "$2"
+    run refuge index verify "$2" --sample 100
+    [ "$status" -ne 0 ] || run refuge index verify "$2"
     if [ "$status" -eq 0 ]; then pass "$1: verify finds no difference"; else
         fail "$1: verify finds no difference"
         last_run
