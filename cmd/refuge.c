@@ -44,7 +44,7 @@ static void write_summary(struct rf_cli *cli, int code)
 
     if (!out->json || (ran && command && command->rows))
         return;
-    /* One of all indexes is no end of the output: the process that runs them all has the summary. */
+    /* One of all indexes is no end of the output: the process that runs all has the summary. */
     rf_out_begin(out, getenv(RF_ONE_OF_ALL) ? "index" : "summary");
     rf_out_text(out, "command", command ? command->name : NULL);
     rf_out_bool(out, "ok", code == RF_EXIT_OK);

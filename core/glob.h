@@ -1,4 +1,6 @@
-/* glob.h - patterns with * and ?, as mappers and policies name files and media types */
+/*
+ * glob.h - patterns with * and ?, as mappers and policies name files and media types
+ */
 #ifndef RF_CORE_GLOB_H
 #define RF_CORE_GLOB_H
 

@@ -489,6 +489,13 @@ static enum rf_status note_ends(struct rf_index *index, uint32_t lane,
 
 /* ---- policies ---- */
 
+static uint64_t live_seq(struct rf_index *index)
+{
+    const struct rf_sink_lane *live = live_lane(index);
+
+    return live ? seq_of(live->position) : 0;
+}
+
 /* A version that cannot come under its policy: the one before goes on, or it is left out. */
 static enum rf_status refuse(struct rf_index *index, size_t i, const char *why,
                              struct rf_error *err)
@@ -543,9 +550,10 @@ static enum rf_status adopt_mapper(struct rf_index *index, size_t i, struct rf_e
     if (status != RF_OK)
         return status;
     live = live_lane(index);
+    assert(live); /* only what has a live lane takes a mapper up */
     chain = rf_plan_add(&index->plan, &index->arena, name_of(index->wanted[i]));
     chain->count = 0;
-    add_version(index, chain, mapper.identity, &index->policy, seq_of(live->position));
+    add_version(index, chain, mapper.identity, &index->policy, live_seq(index));
     status = write_plan(index, err);
     if (status == RF_OK)
         status = rf_sink_lane_begin(index->sink, &mapper, 1, false, &lane, err);
@@ -602,7 +610,7 @@ static enum rf_status adopt_version(struct rf_index *index, size_t i, struct rf_
         add_version(index, chain, running->identity, &full, 0);
     }
     add_version(index, chain, rf_mapper_identity(index->wanted[i]), &index->policy,
-                seq_of(live_lane(index)->position));
+                live_seq(index));
     chain->versions[chain->count - 1].bundle = bundle;
     return write_plan(index, err);
 }

@@ -1147,8 +1147,8 @@ static enum rf_status next_child(struct rf_pipeline *p, struct rf_unit *unit,
  * Units that wait for their parts to be done count for nothing here: when there are no others, room
  * would never come. Since the deepest goes first, there are at most as many of them on each level
  * of parts within parts as the window has units. Nor does room come from units that are mapped
- * already and wait for those before them, or are large and wait for a slot, which those may hold whose
- * parts are cut here: a few parts go on however many of these fill the window.
+ * already and wait for those before them, or are large and wait for a slot, which those may hold
+ * whose parts are cut here: a few parts go on however many of these fill the window.
  */
 static bool has_room_for_part(const struct rf_pipeline *p)
 {

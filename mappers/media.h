@@ -1,4 +1,6 @@
-/* media.h - the media type of some bytes, as mappers and policies see it */
+/*
+ * media.h - the media type of some bytes, as mappers and policies see it
+ */
 #ifndef RF_MAPPERS_MEDIA_H
 #define RF_MAPPERS_MEDIA_H
 

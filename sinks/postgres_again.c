@@ -68,12 +68,13 @@ enum rf_status rf_postgres_wake_below(struct rf_postgres *sink, struct rf_pg_lan
             rf_ids_put(&ids, lane->ids[i]);
     status = rf_pg_int(sink->pg, &top, 0, err,
                        "WITH RECURSIVE below(id) AS (SELECT unnest($1) UNION SELECT e.child FROM "
-                       "refuge_parts e JOIN below ON e.parent = below.id WHERE e.mapper = ANY($2)), "
-                       "woken AS (INSERT INTO refuge_parks(mapper, blob, kind, reason, attempts, "
+                       "refuge_parts e JOIN below ON e.parent = below.id WHERE e.mapper = ANY($2))"
+                       ", woken AS (INSERT INTO refuge_parks(mapper, blob, kind, reason, attempts, "
                        "at) SELECT m, below.id, 'ready', 'another version may have to map it', 0, "
                        "now() FROM below, unnest($3) m WHERE $4::text IS NULL OR EXISTS (SELECT 1 "
-                       "FROM blobs b WHERE b.id = below.id AND b.media ILIKE $4) ON CONFLICT(blob, mapper) DO UPDATE SET "
-                       "kind = 'ready' WHERE refuge_parks.kind = 'need') SELECT max(id) FROM below",
+                       "FROM blobs b WHERE b.id = below.id AND b.media ILIKE $4) ON "
+                       "CONFLICT(blob, mapper) DO UPDATE SET kind = 'ready' WHERE "
+                       "refuge_parks.kind = 'need') SELECT max(id) FROM below",
                        "IIIt", blobs, count, lane->ids, lane->mapper_count, ids.items, ids.count,
                        media);
     if (top > lane->top)

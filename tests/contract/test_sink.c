@@ -1533,7 +1533,7 @@ static void needs_a_server(void **state)
         cmocka_unit_test(a_batch_is_all_or_nothing),                                            \
         cmocka_unit_test(a_lower_sequence_never_overwrites),                                    \
         cmocka_unit_test(parts_live_while_something_reaches_them),                              \
-        cmocka_unit_test(parts_that_lose_a_holder_are_mapped_again),                                        \
+        cmocka_unit_test(parts_that_lose_a_holder_are_mapped_again),                            \
         cmocka_unit_test(a_ring_of_parts_does_not_loop),                                        \
         cmocka_unit_test(needs_park_wake_and_unmap),                                            \
         cmocka_unit_test(dead_letters_are_told_and_tried_again),                                \

@@ -34,7 +34,10 @@ for i in range($put, $put + $1):
     refuge put -q "$(ls -t more*.jsonl | head -1)" >/dev/null
 }
 
-holds() { [ "$(refuge sql --csv --index "$1" "select count(*) from record" | tail -1 | tr -d '\r')" = "$2" ]; }
+holds()
+{
+    [ "$(refuge sql --csv --index "$1" "select count(*) from record" | tail -1 | tr -d '\r')" = "$2" ]
+}
 
 put_more 300
 refuge index run -q main

@@ -3,10 +3,10 @@
  *
  * A history is drawn from its number and the seed alone: puts, deletes, duplicates, index runs,
  * mapper changes under all policies, retries and rebuilds, over a dozen blobs that need each other,
- * split into parts and parts of parts, or fail. Each act runs in a child process; every third is first broken by SIGKILL at a drawn file
- * operation (fault.c is loaded) and then done again, as a person would. At the end the index is
- * brought up to date; it must hold what this file computes by itself, and rf_index_verify must find
- * no difference to a rebuild.
+ * split into parts and parts of parts, or fail. Each act runs in a child process; every third is
+ * first broken by SIGKILL at a drawn file operation (fault.c is loaded) and then done again, as a
+ * person would. At the end the index is brought up to date; it must hold what this file computes by
+ * itself, and rf_index_verify must find no difference to a rebuild.
  *
  * Which version of the mapper `side` maps what is told here by the words of plan.h: the newest that
  * takes the item; of a part, that takes all the blobs which hold it.
@@ -305,7 +305,8 @@ static void set_side(struct history *history, unsigned version)
 /* The plan after an index run: a version that is not the newest comes under the act's policy. */
 static void remember_run(struct history *history, const struct act *act)
 {
-    bool changed = history->links == 0 || history->chain[history->links - 1].version != history->side;
+    bool changed = history->links == 0 ||
+                   history->chain[history->links - 1].version != history->side;
 
     if (act->forget || history->links == 0 || (changed && act->policy == FULL)) {
         history->chain[0] = (struct link){ .version = history->side, .kind = FULL };
@@ -540,10 +541,11 @@ static bool is_expected(struct history *history)
         return true;
     snprintf(history->why, sizeof history->why,
              "%" PRIu64 " rows, %" PRIu64 " dead letters, %" PRIu64 " parks, %" PRIu64
-             " edges; want %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "; rows of each version "
-             "of side: %" PRIu64 ", %" PRIu64 ", %" PRIu64 "; want %" PRIu64 ", %" PRIu64 ", %" PRIu64,
-             got[0], got[1], got[2], got[3], want.rows, want.letters, want.parks, want.parts, got[5],
-             got[6], got[7], want.side[1], want.side[2], want.side[3]);
+             " edges; want %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "; rows of each "
+             "version of side: %" PRIu64 ", %" PRIu64 ", %" PRIu64 "; want %" PRIu64 ", %" PRIu64
+             ", %" PRIu64,
+             got[0], got[1], got[2], got[3], want.rows, want.letters, want.parks, want.parts,
+             got[5], got[6], got[7], want.side[1], want.side[2], want.side[3]);
     return false;
 }
 

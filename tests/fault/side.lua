@@ -1,5 +1,5 @@
--- The second mapper of the histories: it cuts nothing, so that its versions may come under a policy.
--- Each row names the version that mapped its item.
+-- The second mapper of the histories: it cuts nothing, so that its versions may come under a
+-- policy. Each row names the version that mapped its item.
 local VERSION = 1
 
 return {
