@@ -700,7 +700,7 @@ static void skip_equal(struct rf_pg_group *group, struct old *items, size_t coun
     }
     group->unmap.count = kept;
     kept = 0;
-    for (size_t i = 0; i < group->update_count; i++) { /* of the same change: nothing is new in it */
+    for (size_t i = 0; i < group->update_count; i++) { /* of the same change: nothing is new */
         const struct old *item = find_old(items, count, group->updates[i].id);
         if (!item || item->differs)
             group->updates[kept++] = group->updates[i];
