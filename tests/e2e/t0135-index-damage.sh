@@ -60,7 +60,8 @@ for command in doctor "index status"; do
     run refuge $command
     cat "$out" >>"$err"
     status_is "a file of no bytes: $command" 1
-    err_has "says what to do" "is empty: it was never made, or its content was lost; 'refuge index run main' makes it"
+    err_has "says what to do" \
+        "is empty: it was never made, or its content was lost; 'refuge index run main' makes it"
 done
 run refuge index run main
 status_is "which makes it" 0
