@@ -503,6 +503,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     rf_summary_int(cli, "differences", (int64_t)report.differences);
     rf_summary_int(cli, "limit_letters", (int64_t)report.limit_letters);
     rf_summary_int(cli, "parked", (int64_t)report.parked);
+    rf_summary_int(cli, "unreadable", (int64_t)report.unreadable);
     if (status == RF_CANCELLED && rf_stop_asked()) {
         rf_say(cli, report.tables ? "stopped, not all was compared"
                                   : "stopped, nothing was compared");
@@ -511,6 +512,10 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     if (status == RF_OK || status == RF_CORRUPT)
         rf_out_printf(cli, "%s, %s compared: %s\n", RF_COUNT(report.tables, "table"),
                       RF_COUNT(report.rows, "row"), RF_COUNT(report.differences, "difference"));
+    if (report.until_seq < report.newest_seq && (status == RF_OK || status == RF_CORRUPT))
+        rf_out_printf(cli, "as of change %llu of %llu: 'refuge index run%s' goes on\n",
+                      (unsigned long long)report.until_seq, (unsigned long long)report.newest_seq,
+                      home->argument);
     if (report.limit_letters)
         rf_out_printf(cli, "left out: %s of class limit\n",
                       RF_COUNT(report.limit_letters, "dead letter"));
@@ -520,7 +525,12 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     if (status == RF_OK)
         return RF_EXIT_OK;
     code = fail_index(cli, home, &err);
-    if (status == RF_CORRUPT && report.differences)
+    if (status == RF_CORRUPT && report.unreadable)
+        rf_say(cli,
+               "the store cannot read all that the index was made from: rows of what is damaged "
+               "count as different, and a rebuild would lose them. 'refuge store verify' names "
+               "it; put those files again, then verify again");
+    else if (status == RF_CORRUPT && report.differences)
         say_what_mends(cli, home, report.unsound);
     return code;
 }

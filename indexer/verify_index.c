@@ -365,26 +365,42 @@ static enum rf_status compare_sample(const struct rf_index_options *options, con
 
 /* Whether the index's place in the log is one of this store: else nothing can be compared. */
 static enum rf_status check_position(const struct rf_index_options *options,
-                                     const struct rf_cursor *at, struct rf_error *err)
+                                     const struct rf_cursor *at, uint64_t *newest,
+                                     struct rf_error *err)
 {
+    struct rf_store_info info;
     struct rf_store_options how = {.mode = RF_STORE_READ};
     struct rf_store *store = NULL;
     struct rf_feed *feed = NULL;
     enum rf_status status = rf_store_open(&store, options->store_url, &how, err);
 
-    if (status == RF_OK)
+    if (status == RF_OK && at)
         status = rf_feed_open(&feed, store, at, err);
+    if (status == RF_OK && (status = rf_store_info(store, &info, err)) == RF_OK)
+        *newest = info.next_seq - 1;
     rf_feed_close(feed);
     rf_store_close(store);
     return status;
 }
 
+static enum rf_status count_unreadable(void *user, const struct rf_dead_letter *letter)
+{
+    uint64_t *count = user;
+
+    *count += strcmp(letter->dead_class, "blob") == 0;
+    return RF_OK;
+}
+
+/* unreadable: changes and contents that the store could not read. */
 static enum rf_status rebuild(const struct rf_index_options *options, const char *url,
                               const struct live *live, const struct rf_sample *sample,
-                              uint64_t until_seq, struct rf_error *err)
+                              uint64_t until_seq, uint64_t *unreadable, struct rf_error *err)
 {
     struct rf_index_options rebuilt = *options;
+    struct rf_index_progress totals = {0};
+    struct rf_sink_options how = {0};
     struct rf_index *index = NULL;
+    struct rf_sink *sink = NULL;
     enum rf_status status;
 
     rebuilt.sink_url = url;
@@ -404,8 +420,15 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
         status = rf_index_run(index, false, err);
         if (options->hooks.works)
             options->hooks.works(options->hooks.user, NULL);
+        rf_index_totals(index, &totals);
+        *unreadable = totals.damaged;
     }
     rf_index_close(index);
+    if (status == RF_OK)
+        status = rf_sink_open(&sink, url, &how, err);
+    if (status == RF_OK)
+        status = rf_sink_dead_letters(sink, count_unreadable, unreadable, err);
+    rf_sink_close(sink);
     malloc_trim(0); /* the writer's cache is in pieces of the heap; comparing needs as much again */
     return status;
 }
@@ -418,6 +441,7 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     struct live live = {0};
     struct rf_sample sample = {0};
     struct rf_cursor at = {0};
+    uint64_t unreadable = 0, newest = 0;
     struct place place;
     enum rf_status status;
 
@@ -425,8 +449,8 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     status = read_live(options, &arena, &live, err);
     if (status == RF_OK && live.position[0])
         status = rf_cursor_parse(&at, live.position, err);
-    if (status == RF_OK && live.position[0])
-        status = check_position(options, &at, err);
+    if (status == RF_OK)
+        status = check_position(options, live.position[0] ? &at : NULL, &newest, err);
     if (status == RF_OK && options->sample)
         status = draw_sample(options, at.seq, &sample, err);
     if (status == RF_OK)
@@ -434,7 +458,8 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     if (status == RF_OK)
         status = take_place(&place, err);
     if (status == RF_OK) {
-        status = rebuild(options, place.url, &live, options->sample ? &sample : NULL, at.seq, err);
+        status = rebuild(options, place.url, &live, options->sample ? &sample : NULL, at.seq,
+                         &unreadable, err);
         if (status != RF_OK)
             rf_error_context(err, status, "cannot verify with a throw-away index at '%s'",
                              path_of(place.url));
@@ -443,6 +468,9 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
         else
             status = rf_query_compare(options->sink_url, place.url, problem, options->hooks.user,
                                       options->interrupted, out, err);
+        out->unreadable = unreadable;
+        out->until_seq = at.seq;
+        out->newest_seq = newest;
         clear_place(&place);
     }
     rf_arena_release(&arena);

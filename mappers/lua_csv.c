@@ -183,8 +183,8 @@ static struct rf_bytes cell_text(lua_State *L, const struct cell *cell)
 
 /* ---- finding the delimiter ---- */
 
-/* How well a delimiter fits the first lines: cells of each when they agree, 0 otherwise. A row whose
- * quote does not end tells nothing. */
+/* How well a delimiter fits the first lines: cells of each when they agree, 0 otherwise. A row
+ * whose quote does not end tells nothing. */
 static size_t agreeing(struct rf_bytes text, uint8_t delimiter, bool whole)
 {
     size_t agreed = 0, lines = 0;

@@ -466,9 +466,9 @@ static enum rf_status check_format(struct rf_db *db, enum rf_db_mode mode, bool 
     if (*fresh)
         return mode == RF_DB_CREATE ? RF_OK
                                     : rf_error_set(err, RF_NOT_FOUND,
-                                                   "index '%s' is empty: it was never made, or its "
-                                                   "content was lost; 'refuge index run %.*s' makes "
-                                                   "it", db->path, size, name);
+                                                   "index '%s' is empty: it was never made, or "
+                                                   "its content was lost; 'refuge index run "
+                                                   "%.*s' makes it", db->path, size, name);
     status = check_header(db, err);
     if (status)
         return status;

@@ -80,6 +80,10 @@ struct rf_compare_report {
     /* left out, by (item, mapper), with the parts below: */
     uint64_t limit_letters; /* dead letters of class limit, which may differ between machines */
     uint64_t parked;        /* what still waits for the slow lane on either side */
+    /* Told by rf_index_verify: changes and contents that the store could not read, so that
+     * what the index holds of them counts as different. */
+    uint64_t unreadable;
+    uint64_t until_seq, newest_seq; /* and: the change the index is at, and the store's newest */
 };
 
 /*

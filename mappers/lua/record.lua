@@ -138,7 +138,8 @@ return {
         if media == CSV_PIECE then
             return split_csv(emit, blob)
         elseif media == CSV_BROKEN then
-            error("a quote in this row does not end, so where rows end is not known from here on", 0)
+            error("a quote in this row does not end, so where rows end is not known from here on",
+                  0)
         elseif media == JSON_PIECE then
             return split(emit, json.objects(blob), "application/json")
         elseif is_utf16(blob) then

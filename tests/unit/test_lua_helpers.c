@@ -270,7 +270,8 @@ static void csv(void **state)
          "{ broken = true }) do t[#t + 1] = (r or 'line ' .. line) .. at .. '+' .. size end "
          "return table.concat(t, ' ') end)()",
          "{\"n\":\"x\",\"v\":\"1\"}4+3 line 49+8"},
-        {"(function() local t = {} for at, size, line in csv.pieces('n;v\\nx;1\\ny;2\\n\"z;\"\"3\\n', "
+        {"(function() local t = {} for at, size, line in "
+         "csv.pieces('n;v\\nx;1\\ny;2\\n\"z;\"\"3\\n', "
          "{ broken = true }, 4) do t[#t + 1] = at .. '+' .. size .. (line or '') end "
          "return table.concat(t, ' ') end)()",
          "4+4 8+4 12+74"},
