@@ -11,6 +11,7 @@
 static const struct rf_sink_ops *const backends[] = {
     &rf_sink_sqlite_ops,
     &rf_sink_postgres_ops,
+    &rf_sink_elastic_ops,
 };
 
 static bool is_scheme(const char *url, size_t size, const char *scheme)
@@ -18,11 +19,11 @@ static bool is_scheme(const char *url, size_t size, const char *scheme)
     return strlen(scheme) == size && memcmp(url, scheme, size) == 0;
 }
 
-/* The backend of a URL and what stands behind the colon; NULL: there is none (RF_UNSUPPORTED). */
+/* The backend of a URL and what stands behind the colon (or plus); NULL: there is none (RF_UNSUPPORTED). */
 static const struct rf_sink_ops *find_backend(const char *url, const char **rest,
                                               struct rf_error *err)
 {
-    size_t size = strcspn(url, ":");
+    size_t size = strcspn(url, ":+"); /* "elasticsearch+https://..." is of scheme elasticsearch */
 
     for (size_t i = 0; url[size] && url[size + 1] && i < sizeof backends / sizeof *backends; i++) {
         const struct rf_sink_ops *ops = backends[i];
@@ -32,8 +33,9 @@ static const struct rf_sink_ops *find_backend(const char *url, const char **rest
         }
     }
     rf_error_set(err, RF_UNSUPPORTED,
-                 "cannot use sink '%s': no such kind of sink, write sqlite:PATH or "
-                 "postgresql://USER@HOST/DATABASE#SCHEMA",
+                 "cannot use sink '%s': no such kind of sink, write sqlite:PATH, "
+                 "postgresql://USER@HOST/DATABASE#SCHEMA or "
+                 "elasticsearch+http://HOST:PORT#PREFIX",
                  url);
     return NULL;
 }

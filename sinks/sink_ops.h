@@ -107,6 +107,6 @@ struct rf_sink_ops {
     enum rf_status (*query_metadata)(const char *rest, struct rf_buf *buf, struct rf_error *err);
 };
 
-extern const struct rf_sink_ops rf_sink_sqlite_ops, rf_sink_postgres_ops;
+extern const struct rf_sink_ops rf_sink_sqlite_ops, rf_sink_postgres_ops, rf_sink_elastic_ops;
 
 #endif

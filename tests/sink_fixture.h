@@ -18,13 +18,27 @@
 
 #include "sinks/query.h"
 #include "sinks/sink.h"
+#include "tests/elastic_sql.h"
 
-/* Which kind of sink fixture_init makes: "sqlite", or "postgresql" at REFUGE_TEST_POSTGRESQL. */
+/* Which kind of sink fixture_init makes: "sqlite"; "postgresql", "elasticsearch" and "opensearch" at
+ * the servers of REFUGE_TEST_POSTGRESQL, ..._ELASTICSEARCH and ..._OPENSEARCH. */
 static const char *fixture_kind = "sqlite";
 
 static inline bool on_postgres(void)
 {
     return strcmp(fixture_kind, "postgresql") == 0;
+}
+
+static inline bool on_elastic(void)
+{
+    return strcmp(fixture_kind, "elasticsearch") == 0 || strcmp(fixture_kind, "opensearch") == 0;
+}
+
+static inline const char *fixture_server(void)
+{
+    return getenv(on_postgres()                             ? "REFUGE_TEST_POSTGRESQL"
+                  : strcmp(fixture_kind, "opensearch") == 0 ? "REFUGE_TEST_OPENSEARCH"
+                                                            : "REFUGE_TEST_ELASTICSEARCH");
 }
 
 /* What a question is in the SQL of the kind at hand. */
@@ -75,7 +89,9 @@ static inline void fixture_init(struct fixture *f)
     assert_non_null(mkdtemp(f->folder));
     snprintf(f->path, sizeof f->path, "%s/index.db", f->folder);
     if (on_postgres())
-        snprintf(f->url, sizeof f->url, "%s#t%ld_%u", getenv("REFUGE_TEST_POSTGRESQL"),
+        snprintf(f->url, sizeof f->url, "%s#t%ld_%u", fixture_server(), (long)getpid(), ++made);
+    else if (on_elastic())
+        snprintf(f->url, sizeof f->url, "%s+%s#t%ld_%u", fixture_kind, fixture_server(),
                  (long)getpid(), ++made);
     else
         snprintf(f->url, sizeof f->url, "sqlite:%s", f->path);
@@ -214,7 +230,10 @@ static inline const char *ask(struct fixture *f, const char *sql)
     const char *out;
 
     rf_buf_init(&buf, 16 << 20);
-    CHECK(rf_query_sql(f->url, sql, NULL, take_row, &buf, NULL, &err));
+    if (on_elastic())
+        elastic_ask(f->url, sql, &buf);
+    else
+        CHECK(rf_query_sql(f->url, sql, NULL, take_row, &buf, NULL, &err));
     out = rf_arena_copy(&f->arena, buf.data ? (const char *)buf.data : "", buf.size);
     rf_buf_release(&buf);
     return out;

@@ -148,7 +148,7 @@ static void first_lane_is_live_and_comes_back(void **state)
     assert_string_equal(value, "it's \"mine\"");
     CHECK(rf_sink_set_fact(f.sink, "store", NULL, &err));
     CHECK_STATUS(rf_sink_get_fact(f.sink, &f.arena, "store", &value, &err), RF_NOT_FOUND);
-    if (!on_postgres()) {
+    if (strcmp(fixture_kind, "sqlite") == 0) {
         assert_int_equal(stat(f.path, &st), 0);
         assert_int_equal(st.st_mode & 0777, 0600);
     }
@@ -1522,7 +1522,7 @@ static void random_histories_end_as_the_model_says(void **state)
 static void needs_a_server(void **state)
 {
     (void)state;
-    print_message("REFUGE_TEST_POSTGRESQL is not set\n");
+    print_message("there is no server for %s\n", fixture_kind);
     skip();
 }
 
@@ -1553,18 +1553,24 @@ int main(void)
         cmocka_unit_test(the_cache_is_as_large_as_told),
         cmocka_unit_test(a_full_disk_stores_nothing_of_the_batch),
     };
-    const struct CMUnitTest postgres[] = {EVERY_SINK};
+    const struct CMUnitTest server[] = {EVERY_SINK};
     const struct CMUnitTest without[] = {cmocka_unit_test(needs_a_server)};
-    const char *server = getenv("REFUGE_TEST_POSTGRESQL");
-    const char *only = getenv("REFUGE_TEST_SINK"); /* one kind: controls are tried on each alone */
+    static const char *const kinds[] = {"postgresql", "elasticsearch", "opensearch"};
+    const char *only = getenv("REFUGE_TEST_SINK");
     int failed = 0;
 
-    if (!only || strcmp(only, "sqlite") == 0)
-        failed += cmocka_run_group_tests_name("sink sqlite", sqlite, NULL, NULL);
-    fixture_kind = "postgresql";
-    if (server && server[0] && (!only || strcmp(only, fixture_kind) == 0))
-        failed += cmocka_run_group_tests_name("sink postgresql", postgres, NULL, NULL);
-    else if (!only)
-        failed += cmocka_run_group_tests_name("sink postgresql", without, NULL, NULL);
+    if (!only || strcmp(only, fixture_kind) == 0)
+        failed = cmocka_run_group_tests_name("sink sqlite", sqlite, NULL, NULL);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char name[40];
+        fixture_kind = kinds[i];
+        snprintf(name, sizeof name, "sink %s", fixture_kind);
+        if (only && strcmp(only, fixture_kind) != 0)
+            continue;
+        if (fixture_server() && fixture_server()[0])
+            failed += cmocka_run_group_tests_name(name, server, NULL, NULL);
+        else
+            failed += cmocka_run_group_tests_name(name, without, NULL, NULL);
+    }
     return failed;
 }
