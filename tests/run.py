@@ -29,43 +29,61 @@ POINT = re.compile(r"^(not )?ok\b ?(\d+)?(?: ?- ?|\s*)(.*?)\s*(?:#\s*(?:SKIP|ski
 PLAN = re.compile(r"^1\.\.(\d+)(?:\s*#\s*SKIP\s*(.*))?$", re.I)
 
 
-class Postgres:
+class Service:
     """One server for the whole run, unless the environment names one. Where it cannot be started,
-    its tests are skipped and say so; with "postgresql" in REFUGE_TEST_REQUIRE that is a failure."""
-    SCRIPT = os.path.join(TOP, "tests", "services", "postgres")
+    its tests are skipped and say so; with its name in REFUGE_TEST_REQUIRE that is a failure."""
 
-    def __init__(self):
-        self.folder, self.reason = None, None
+    def __init__(self, name, script, title):
+        self.name, self.title, self.folder, self.reason = name, title, None, None
+        self.script = os.path.join(TOP, "tests", "services", script)
+        self.variable = "REFUGE_TEST_" + name.upper()
+        self.thread, self.url = None, None
 
     def call(self, command):
-        return subprocess.run([self.SCRIPT, command, self.folder], stdout=subprocess.PIPE,
+        return subprocess.run([self.script, command, self.folder], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
 
-    def start(self):
-        if os.environ.get("REFUGE_TEST_POSTGRESQL"):
+    def begin(self):
+        """Start it while something else goes on; what is told of it waits for `ready`."""
+        if os.environ.get(self.variable):
             return
-        self.folder = tempfile.mkdtemp(prefix="rf-pg-", dir="/tmp")
+        self.folder = tempfile.mkdtemp(prefix="rf-%s-" % self.name[:2], dir="/tmp")
         os.chmod(self.folder, 0o755)
+        self.thread = threading.Thread(target=self.start)
+        self.thread.start()
+
+    def start(self):
         for command in ("install", "start"):
             done = self.call(command)
             if done.returncode != 0:
                 self.reason = (done.stderr.strip().split("\n") or ["no reason given"])[-1]
                 return
-        name, url = done.stdout.strip().split("=", 1)
-        os.environ[name] = url
+        self.url = done.stdout.strip().split("=", 1)[1]
+
+    def ready(self, run):
+        """Wait until it is known how it came out; a point tells when there is no server."""
+        if not self.thread:
+            return
+        self.thread.join()
+        self.thread = None
+        if self.reason:
+            run.do(self.job())
+        else:
+            os.environ[self.variable] = self.url
 
     def stop(self):
         if self.folder:
+            if self.thread:
+                self.thread.join()
             self.call("stop")
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def job(self):
-        """A point that tells when there is no server."""
-        required = "postgresql" in os.environ.get("REFUGE_TEST_REQUIRE", "").split()
+        required = self.name in os.environ.get("REFUGE_TEST_REQUIRE", "").split()
         line = "echo 1..1; echo %s" % shlex.quote(
-            "not ok 1 - a PostgreSQL server: %s" % self.reason if required else
-            "ok 1 - a PostgreSQL server # SKIP %s" % self.reason)
-        return Job("service/postgresql", ["sh", "-c", line])
+            "not ok 1 - %s: %s" % (self.title, self.reason) if required else
+            "ok 1 - %s # SKIP %s" % (self.title, self.reason))
+        return Job("service/" + self.name, ["sh", "-c", line])
 
 
 class Job:
@@ -75,6 +93,11 @@ class Job:
         self.passed = self.failed = self.skipped = 0
         self.failures, self.skips, self.remarks = [], [], []
         self.seconds, self.seed = 0.0, 0
+
+    def without_engines(self):
+        """What a search engine is asked is one thread's work: once is enough."""
+        self.env.update(REFUGE_TEST_ELASTICSEARCH="", REFUGE_TEST_OPENSEARCH="")
+        return self
 
     @property
     def log(self):
@@ -245,7 +268,7 @@ def plan(options):
         ("release", lambda: ctest_jobs("release", lambda name, labels: bool(jailed(name)))),
         ("release", lambda: [job for job in fault_jobs(options) if job.preset == "release"]),
         ("controls", lambda: [job for job in fault_jobs(options) if job.preset == "controls"]),
-        ("tsan", lambda: ctest_jobs("tsan", threaded)),
+        ("tsan", lambda: [job.without_engines() for job in ctest_jobs("tsan", threaded)]),
     ]
 
 
@@ -285,19 +308,21 @@ def main():
 
     print("seed %d" % options.seed)
     sys.stdout.flush()
-    postgres = Postgres()
+    services = [Service("postgresql", "postgres", "a PostgreSQL server"),
+                Service("elasticsearch", "elasticsearch", "an Elasticsearch node"),
+                Service("opensearch", "opensearch", "an OpenSearch node")]
     try:
         if not options.list and not re.match(r"^\^?(lint|build)/", options.only or ""):
-            postgres.start()
-            if postgres.reason:
-                run.do(postgres.job())
-        do_plan(options, run, built)
+            for service in services:
+                service.begin()
+        do_plan(options, run, built, services)
     finally:
-        postgres.stop()
+        for service in services:
+            service.stop()
     return 0 if options.list else report(run, options, start)
 
 
-def do_plan(options, run, built):
+def do_plan(options, run, built, services):
     for preset, jobs in plan(options):
         if options.list:
             if os.path.exists(os.path.join(TOP, "build", preset, "CTestTestfile.cmake")):
@@ -310,6 +335,8 @@ def do_plan(options, run, built):
         if preset not in built:
             built[preset] = run.build(preset)
         if built[preset]:
+            for service in services: # they have been starting while this was built
+                service.ready(run)
             run.do_all(jobs())
 
 
