@@ -1,7 +1,8 @@
 /*
  * cmd_index_why.c - refuge index why: what became of a blob or file, mapper by mapper
  *
- * Answers from the index by SQL (the tables are drawn in sinks/sqlite_schema.c) and, for what the
+ * Answers from the index by SQL (the tables are drawn in sinks/sqlite_schema.c), or by the questions
+ * of sinks/query.h where a sink knows no SQL, and, for what the
  * index has never seen, from the store: not there, not yet reached, or not an item at all. Why a
  * mapper has nothing of an item is not kept in the index: the mapper, as the index has it, is asked
  * once more, and a small mapper of our own says what the content is.
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "backup/schema.h"
+#include "cmd/definition.h"
 #include "cmd/index_home.h"
 #include "cmd/mapper_item.h"
 #include "core/utf8.h"
@@ -46,6 +48,7 @@ struct why {
     size_t item_count;
     struct lane_mapper mappers[MAPPERS_MAX];
     size_t mapper_count;
+    bool no_sql;
     char position[RF_POSITION_SIZE];
     /* for asking mappers once more: made when first needed */
     struct rf_store *store;
@@ -436,14 +439,44 @@ static void explain_nothing(struct why *why)
     rf_result_free(result);
 }
 
+static void begin_mapper(struct why *why)
+{
+    why->state = why->reason = NULL;
+    why->rows = why->parts = why->parts_aside = 0;
+    rf_buf_clear(&why->table_list);
+}
+
+/* The same of an index that answers no SQL. */
+static enum rf_status visit_call(void *user, const struct rf_item_call_answer *call)
+{
+    struct why *why = user;
+
+    begin_mapper(why);
+    for (size_t i = 0; i < why->mapper_count; i++)
+        if (strcmp(why->mappers[i].name, call->mapper) == 0)
+            why->mapper = &why->mappers[i];
+    if (!why->mapper)
+        return RF_OK;
+    if (call->state) {
+        why->state = keep(why, rf_bytes_text(call->state));
+        why->reason = keep(why, rf_bytes_text(call->reason));
+    }
+    rf_buf_put_text(&why->table_list, call->tables);
+    why->rows = call->rows;
+    why->parts = call->parts;
+    why->parts_aside = call->parts_aside;
+    if (!why->state && !why->rows && !why->parts)
+        explain_nothing(why);
+    print_state(why);
+    return RF_OK;
+}
+
 static enum rf_status explain_mapper(struct why *why, struct rf_error *err)
 {
     long long item = why->item->id, mapper = why->mapper->id;
     enum rf_status status;
 
-    why->state = why->reason = NULL;
-    why->rows = why->parts = why->parts_aside = 0;
-    rf_buf_clear(&why->table_list);
+    begin_mapper(why);
     status = ask(why, visit_letter, err,
                  "SELECT 'set aside (' || class || ')', reason FROM refuge_dead_letters WHERE "
                  "blob = %lld AND mapper = %lld UNION ALL SELECT 'parked (' || kind || ')', "
@@ -470,24 +503,39 @@ static enum rf_status explain_mapper(struct why *why, struct rf_error *err)
 
 /* ---- one item ---- */
 
+static void print_parent(struct why *why, struct rf_bytes key, struct rf_bytes name,
+                         struct rf_bytes mapper)
+{
+    struct rf_cli *cli = why->cli;
+
+    rf_out_printf(cli, "  is a part of ");
+    rf_out_word(cli, name);
+    rf_out_printf(cli, ", cut out by mapper %.*s\n", (int)mapper.size, (const char *)mapper.data);
+    rf_out_begin(&cli->out, "edge");
+    rf_out_text(&cli->out, "item", why->item->key);
+    rf_out_bytes(&cli->out, "parent", key);
+    rf_out_bytes(&cli->out, "mapper", mapper);
+    rf_out_end(&cli->out);
+}
+
 static enum rf_status visit_parent(void *user, uint64_t index, size_t count,
                                    const char *const *names, const struct rf_cell *cells)
 {
     struct why *why = user;
-    struct rf_cli *cli = why->cli;
 
     (void)index;
     (void)count;
     (void)names;
-    rf_out_printf(cli, "  is a part of ");
-    rf_out_word(cli, cells[1].type == RF_CELL_NULL ? cells[0].text : cells[1].text);
-    rf_out_printf(cli, ", cut out by mapper %.*s\n", (int)cells[2].text.size,
-                  (const char *)cells[2].text.data);
-    rf_out_begin(&cli->out, "edge");
-    rf_out_text(&cli->out, "item", why->item->key);
-    rf_out_bytes(&cli->out, "parent", cells[0].text);
-    rf_out_bytes(&cli->out, "mapper", cells[2].text);
-    rf_out_end(&cli->out);
+    print_parent(why, cells[0].text, cells[1].type == RF_CELL_NULL ? cells[0].text : cells[1].text,
+                 cells[2].text);
+    return RF_OK;
+}
+
+static enum rf_status visit_parent_answer(void *user, const struct rf_item_parent_answer *parent)
+{
+    print_parent(user, rf_bytes_text(parent->key),
+                 rf_bytes_text(parent->name ? parent->name : parent->key),
+                 rf_bytes_text(parent->mapper));
     return RF_OK;
 }
 
@@ -528,10 +576,14 @@ static enum rf_status explain_item(struct why *why, struct rf_error *err)
         rf_out_printf(cli, "  deleted by change %lld; its rows are gone\n", (long long)item->seq);
         return RF_OK;
     }
-    status = ask(why, visit_parent, err, "SELECT parent, (SELECT name FROM blobs WHERE item = "
-                 "parent), mapper FROM refuge_edges WHERE part = %s LIMIT 20",
-                 quoted(key, sizeof key, item->key));
-    for (size_t i = 0; i < why->mapper_count && status == RF_OK; i++) {
+    if (!why->no_sql)
+        status = ask(why, visit_parent, err, "SELECT parent, (SELECT name FROM blobs WHERE item = "
+                     "parent), mapper FROM refuge_edges WHERE part = %s LIMIT 20",
+                     quoted(key, sizeof key, item->key));
+    else
+        status = rf_query_item(why->index->url, item->key, visit_parent_answer, visit_call, why,
+                               err);
+    for (size_t i = 0; !why->no_sql && i < why->mapper_count && status == RF_OK; i++) {
         why->mapper = &why->mappers[i];
         status = explain_mapper(why, err);
     }
@@ -655,6 +707,45 @@ static void find_wanted(struct why *why, const char *word, struct wanted *out)
         out->refs[out->ref_count++] = ref;
 }
 
+static enum rf_status visit_item_answer(void *user, const struct rf_item_answer *answer)
+{
+    struct why *why = user;
+    struct item *item = &why->items[why->item_count];
+
+    if (why->item_count == ITEMS_MAX)
+        return RF_END;
+    *item = (struct item){.id = (int64_t)why->item_count, .seq = (int64_t)answer->seq,
+                          .deleted = answer->deleted};
+    snprintf(item->key, sizeof item->key, "%s", answer->key);
+    item->kind = keep(why, rf_bytes_text(answer->kind));
+    item->name = answer->name ? keep(why, rf_bytes_text(answer->name)) : NULL;
+    why->item_count++;
+    return RF_OK;
+}
+
+/* As find_items, of an index that answers no SQL. */
+static enum rf_status ask_items(struct why *why, const char *word, const struct wanted *wanted,
+                                const char *from, struct rf_error *err)
+{
+    const char *keys[sizeof wanted->refs / sizeof *wanted->refs + 1] = {NULL};
+    const char *names[sizeof wanted->names / sizeof *wanted->names + 1] = {NULL};
+    struct rf_items_question question = {.keys = keys, .names = names, .part_prefix = from,
+                                         .limit = ITEMS_MAX};
+    char text[RF_BLOBREF_SIZE];
+    enum rf_status status;
+
+    for (size_t i = 0; i < wanted->ref_count; i++) {
+        rf_blobref_format(&wanted->refs[i], text);
+        keys[question.key_count++] = keep(why, rf_bytes_text(text));
+    }
+    if (strchr(word, ';'))
+        keys[question.key_count++] = word;
+    for (size_t i = 0; i < wanted->name_count; i++)
+        names[question.name_count++] = wanted->names[i];
+    status = rf_query_items(why->index->url, &question, visit_item_answer, why, err);
+    return status == RF_END ? RF_OK : status;
+}
+
 /* The items that word means: a key, a ref, a local file as it was put, its bytes, or a name. */
 static enum rf_status find_items(struct why *why, const char *word, const struct wanted *wanted,
                                  struct rf_error *err)
@@ -669,6 +760,8 @@ static enum rf_status find_items(struct why *why, const char *word, const struct
     if (!rf_prefix_parse(word, digest, &digits) || digits < 6)
         digits = 0;
     snprintf(from, sizeof from, "sha256-%.*s", (int)digits, word + strlen(word) - digits);
+    if (why->no_sql)
+        return ask_items(why, word, wanted, digits ? from : NULL, err);
     rf_buf_init(&refs, 4096);
     rf_buf_init(&names, 4096);
     for (size_t i = 0; i < wanted->ref_count; i++) {
@@ -741,6 +834,32 @@ static bool is_current(const struct why *why, const struct wanted *wanted)
     return false;
 }
 
+/* The mappers of the live lane, by the sink itself. */
+static enum rf_status list_mappers(struct why *why, struct rf_error *err)
+{
+    struct rf_sink_options how = {0};
+    struct rf_sink_lane *lanes = NULL;
+    struct rf_sink *sink = NULL;
+    size_t count = 0;
+    enum rf_status status = rf_sink_open(&sink, why->index->url, &how, err);
+
+    if (status == RF_OK)
+        status = rf_sink_lanes(sink, &why->arena, &lanes, &count, err);
+    for (size_t i = 0; status == RF_OK && count && i < lanes[0].mapper_count; i++) {
+        const struct rf_sink_mapper *mapper = &lanes[0].mappers[i];
+        struct lane_mapper *to = &why->mappers[why->mapper_count];
+        if (mapper->edges_only || why->mapper_count == MAPPERS_MAX)
+            continue;
+        to->id = (int64_t)i;
+        snprintf(to->name, sizeof to->name, "%s", mapper->decl->name);
+        why->mapper_count++;
+    }
+    if (status == RF_OK && count)
+        snprintf(why->position, sizeof why->position, "%s", lanes[0].position);
+    rf_sink_close(sink);
+    return status;
+}
+
 static int explain(struct why *why, const char *word)
 {
     struct wanted wanted = {0};
@@ -748,7 +867,10 @@ static int explain(struct why *why, const char *word)
     enum rf_status status;
 
     find_wanted(why, word, &wanted);
-    status = ask(why, visit_mapper, &err,
+    if (why->no_sql)
+        status = list_mappers(why, &err);
+    else
+        status = ask(why, visit_mapper, &err,
                  "SELECT m.id, m.name, l.position FROM refuge_lane_mappers m JOIN refuge_lanes l "
                  "ON l.id = m.lane WHERE l.state = 'live' AND m.edges_only = 0 ORDER BY m.name");
     if (status == RF_OK || status == RF_END)
@@ -782,6 +904,7 @@ int cmd_index_why(struct rf_cli *cli)
         abort();
     why->cli = cli;
     why->index = &index;
+    why->no_sql = rf_sink_url_is_elastic(index.url);
     rf_arena_init(&why->arena, (size_t)16 << 20);
     rf_arena_init(&why->lane_arena, (size_t)256 << 20);
     rf_buf_init(&why->table_list, 1 << 16);

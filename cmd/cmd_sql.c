@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cmd/definition.h"
 #include "cmd/index_home.h"
 #include "cmd/print_table.h"
 #include "sinks/query.h"
@@ -205,6 +206,11 @@ static int exec_shell(struct rf_cli *cli, const struct rf_index_home *index)
 {
     const char *shell = index->path ? "sqlite3" : "psql";
 
+    if (rf_sink_url_is_elastic(index->url))
+        return rf_fail_with(cli, RF_EXIT_FAILED,
+                            "index '%s' is kept in Elasticsearch or OpenSearch, which answers no "
+                            "SQL of refuge's: use 'refuge search --index %s', or ask the cluster",
+                            index->name, index->name);
     (void)signal(SIGPIPE, SIG_DFL); /* an ignored signal would be inherited */
     if (index->path)
         execlp("sqlite3", "sqlite3", "-readonly", "-box", index->path, (char *)NULL);

@@ -238,15 +238,21 @@ const struct rf_command rf_commands[] = {
     {.name = "index create",
      .arguments = "NAME",
      .help = "make one more index, with mappers and a sink of its own",
-     .text = "URL is sqlite:PATH or postgresql://[USER@]HOST[:PORT]/DATABASE[?PARAMETERS]"
+     .text = "URL is sqlite:PATH. Or it is postgresql://[USER@]HOST[:PORT]/DATABASE[?PARAMETERS]"
              "[#SCHEMA], with any parameter of libpq but a password: that stands in ~/.pgpass or "
              "in the file of '?passfile=FILE'. The schema is the index's name when none is "
-             "given, and belongs to the index. What is said here is kept in "
+             "given, and belongs to the index. Or it is elasticsearch+http[s]://[USER@]HOST:PORT"
+             "[?PARAMETERS][#PREFIX] (opensearch+... likewise): '<prefix>-<table>' is an alias to "
+             "the rows of a table. Its parameters are 'passfile=FILE', a file with USER:PASSWORD, "
+             "'apikeyfile=FILE', 'cafile=FILE', 'replicas=N' and 'proxy=URL', joined by '&', files "
+             "by their whole path. What is said here is kept in "
              "conf.d/index-NAME.json of the home; "
              "'index drop' removes both.",
      .examples = "refuge index create recipes --mapper recipes.lua\tone mapper, in the home\n"
                  "refuge index create shared --sink sqlite:/srv/shared.db\tin a place of its own\n"
-                 "refuge index create team --sink postgresql://ada@db/notes\tin a server\n",
+                 "refuge index create team --sink postgresql://ada@db/notes\tin a server\n"
+                 "refuge index create web --sink elasticsearch+http://localhost:9200\tin a search "
+                 "engine\n",
      .run = cmd_index_create,
      .min = 1, .max = 1},
     {.name = "index list",

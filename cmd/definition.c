@@ -105,7 +105,7 @@ static char *absolute_path(const char *path)
     return whole;
 }
 
-/* "user:secret@" or a parameter "password=". */
+/* "user:secret@" or a parameter "password=" or "apikey=". */
 static bool has_password(const char *rest)
 {
     size_t authority = strcspn(rest, "/?#");
@@ -115,7 +115,7 @@ static bool has_password(const char *rest)
     if (at && colon && colon < at)
         return true;
     for (; query; query = strchr(query + 1, '&')) {
-        if (strncmp(query + 1, "password=", 9) == 0)
+        if (strncmp(query + 1, "password=", 9) == 0 || strncmp(query + 1, "apikey=", 7) == 0)
             return true;
     }
     return false;
@@ -127,6 +127,16 @@ static void schema_name(char *out, size_t size, const char *index)
     snprintf(out, size, "#%s", index);
     for (; *out; out++)
         *out = *out == '-' ? '_' : *out;
+}
+
+static bool is_postgres(const char *word)
+{
+    return strncmp(word, "postgresql:", 11) == 0 || strncmp(word, "postgres:", 9) == 0;
+}
+
+bool rf_sink_url_is_elastic(const char *word)
+{
+    return strncmp(word, "elasticsearch+", 14) == 0 || strncmp(word, "opensearch+", 11) == 0;
 }
 
 enum rf_status rf_sink_url(char **out, const char *word, const char *index, struct rf_error *err)
@@ -141,11 +151,17 @@ enum rf_status rf_sink_url(char **out, const char *word, const char *index, stru
         free(path);
         return RF_OK;
     }
-    if (!rest || (strncmp(word, "postgresql:", 11) != 0 && strncmp(word, "postgres:", 9) != 0))
+    if (!rest || (!is_postgres(word) && !rf_sink_url_is_elastic(word)))
         return rf_error_set(err, RF_INVALID,
-                            "cannot use sink '%s': no such kind of sink; write sqlite:PATH or "
-                            "postgresql://USER@HOST/DATABASE",
+                            "cannot use sink '%s': no such kind of sink; write sqlite:PATH, "
+                            "postgresql://USER@HOST/DATABASE or elasticsearch+http://HOST:PORT",
                             word);
+    if (has_password(rest + 3) && rf_sink_url_is_elastic(word))
+        return rf_error_set(err, RF_INVALID,
+                            "a password in a URL is seen by everybody who lists processes; put "
+                            "USER:PASSWORD, or an API key, into a file that only you can read "
+                            "(mode 600) and write "
+                            "elasticsearch+https://HOST:PORT?passfile=FILE, or ?apikeyfile=FILE");
     if (has_password(rest + 3))
         return rf_error_set(err, RF_INVALID,
                             "a password in a URL is seen by everybody who lists processes; put it "

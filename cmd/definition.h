@@ -29,10 +29,13 @@ RF_MUST_USE enum rf_status rf_definition_write(const struct rf_definition *defin
                                                const char *path, struct rf_error *err);
 
 /*
- * A sink's URL as a person wrote it, as it is kept: a path made absolute, a schema named after the
- * index. Allocated. RF_INVALID: no such kind of sink, or a password in it.
+ * A sink's URL as a person wrote it, as it is kept: a path made absolute, a schema or prefix named
+ * after the index. Allocated. RF_INVALID: no such kind of sink, or a password in it.
  */
 RF_MUST_USE enum rf_status rf_sink_url(char **out, const char *word, const char *index,
                                        struct rf_error *err);
+
+/* Whether it is one of Elasticsearch or OpenSearch. */
+bool rf_sink_url_is_elastic(const char *word);
 
 #endif

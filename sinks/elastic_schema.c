@@ -58,7 +58,7 @@ enum rf_status rf_elastic_make_own(struct rf_elastic *sink, struct rf_error *err
         "\"type\":{\"type\":\"keyword\"},\"size\":{\"type\":\"long\",\"index\":false},"
         "\"ts\":{\"type\":\"long\",\"index\":false},\"mtime\":{\"type\":\"long\",\"index\":false},"
         "\"seq\":{\"type\":\"long\"},\"deleted\":{\"type\":\"boolean\"},"
-        "\"name\":{\"type\":\"keyword\",\"index\":false,\"doc_values\":false},"
+        "\"name\":{\"type\":\"keyword\",\"ignore_above\":8191,\"doc_values\":false},"
         "\"batch\":{\"type\":\"long\"},\"fresh\":{\"type\":\"boolean\"},"
         "\"torn\":{\"type\":\"boolean\"},"
         "\"park\":{\"type\":\"keyword\"},\"park_at\":{\"type\":\"long\"},"

@@ -233,6 +233,8 @@ static enum rf_status take_parameter(struct rf_es *es, const char *rest, const c
     char *end;
     long number;
 
+    if (strlen(name) > 4 && strcmp(name + strlen(name) - 4, "file") == 0 && value[0] != '/')
+        return bad_url(rest, err, "name a file by its whole path, beginning with '/'");
     if (strcmp(name, "passfile") == 0)
         return take_passfile(es, value, err);
     if (strcmp(name, "apikeyfile") == 0) {

@@ -71,6 +71,49 @@ RF_MUST_USE enum rf_status rf_query_search(const char *url, const char *words,
                                                                    const struct rf_hit *hit),
                                            void *user, uint64_t *total, struct rf_error *err);
 
+/* ---- one item ---- */
+
+/* What a sink without SQL is asked about items; for the others the tables are there to be asked:
+ * RF_UNSUPPORTED. */
+struct rf_items_question {
+    const char *const *keys; /* of items; also of what parts are made of: blobrefs */
+    size_t key_count;
+    const char *const *names;
+    size_t name_count;
+    const char *part_prefix; /* what keys of parts begin with, or NULL */
+    size_t limit;
+};
+
+struct rf_item_answer {
+    const char *key, *kind, *name; /* name NULL: none */
+    uint64_t seq;
+    bool deleted;
+};
+
+/* Newest first. */
+RF_MUST_USE enum rf_status rf_query_items(const char *url,
+                                          const struct rf_items_question *question,
+                                          enum rf_status (*visit)(void *user,
+                                                                  const struct rf_item_answer *),
+                                          void *user, struct rf_error *err);
+
+struct rf_item_call_answer { /* of one mapper of the live lane, in order of names */
+    const char *mapper;
+    const char *state, *reason; /* "set aside (mapper)", "parked (need)"; NULL: neither */
+    const char *tables;         /* "note 2, tag 1" */
+    uint64_t rows, parts, parts_aside; /* parts_aside: have a dead letter */
+};
+
+struct rf_item_parent_answer {
+    const char *key, *name, *mapper; /* name NULL: none */
+};
+
+RF_MUST_USE enum rf_status
+rf_query_item(const char *url, const char *key,
+              enum rf_status (*parent)(void *user, const struct rf_item_parent_answer *),
+              enum rf_status (*call)(void *user, const struct rf_item_call_answer *), void *user,
+              struct rf_error *err);
+
 /* ---- truth ---- */
 
 struct rf_compare_report {

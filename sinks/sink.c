@@ -345,6 +345,38 @@ enum rf_status rf_query_search(const char *url, const char *words,
                : RF_UNSUPPORTED;
 }
 
+static enum rf_status asked_by_sql(const char *url, struct rf_error *err)
+{
+    return rf_error_set(err, RF_UNSUPPORTED, "index '%s' is asked by SQL", url);
+}
+
+enum rf_status rf_query_items(const char *url, const struct rf_items_question *question,
+                              enum rf_status (*visit)(void *user, const struct rf_item_answer *),
+                              void *user, struct rf_error *err)
+{
+    const char *rest;
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
+
+    if (!ops || !ops->query_items)
+        return ops ? asked_by_sql(url, err) : RF_UNSUPPORTED;
+    return ops->query_items(rest, question, visit, user, err);
+}
+
+enum rf_status rf_query_item(const char *url, const char *key,
+                             enum rf_status (*parent)(void *user,
+                                                      const struct rf_item_parent_answer *),
+                             enum rf_status (*call)(void *user,
+                                                    const struct rf_item_call_answer *),
+                             void *user, struct rf_error *err)
+{
+    const char *rest;
+    const struct rf_sink_ops *ops = find_backend(url, &rest, err);
+
+    if (!ops || !ops->query_item)
+        return ops ? asked_by_sql(url, err) : RF_UNSUPPORTED;
+    return ops->query_item(rest, key, parent, call, user, err);
+}
+
 static enum rf_status open_canon(struct rf_canon **out, const char *url, const char **rest,
                                  struct rf_error *err)
 {

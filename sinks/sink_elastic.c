@@ -1077,6 +1077,8 @@ const struct rf_sink_ops rf_sink_elastic_ops = {
     .counts = rf_elastic_counts,
     .query_sql = elastic_sql,
     .query_search = rf_elastic_search,
+    .query_items = rf_elastic_query_items,
+    .query_item = rf_elastic_query_item,
     .query_canon = rf_elastic_canon,
     .query_metadata = elastic_metadata,
 };

@@ -10,6 +10,7 @@
  * elastic_group.c     what is written together, parts nothing reaches
  * elastic_parks.c     parks, dead letters, counts
  * elastic_search.c    words in, hits out
+ * elastic_why.c       what became of one item
  * elastic_canonical.c canonical rows, and what must hold beside them
  *
  * An index of refuge is
@@ -485,6 +486,16 @@ enum rf_status rf_elastic_search(const char *rest, const char *words,
                                  const struct rf_search_options *options,
                                  enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                                  void *user, uint64_t *total, struct rf_error *err);
+enum rf_status rf_elastic_query_items(const char *rest, const struct rf_items_question *question,
+                                      enum rf_status (*visit)(void *user,
+                                                              const struct rf_item_answer *),
+                                      void *user, struct rf_error *err);
+enum rf_status rf_elastic_query_item(const char *rest, const char *key,
+                                     enum rf_status (*parent)(void *user,
+                                                              const struct rf_item_parent_answer *),
+                                     enum rf_status (*call)(void *user,
+                                                            const struct rf_item_call_answer *),
+                                     void *user, struct rf_error *err);
 enum rf_status rf_elastic_canon(struct rf_canon **out, const char *rest, struct rf_error *err);
 
 #endif

@@ -3,7 +3,7 @@
  *
  * A backend is one constant table, named in the array of sink.c and found by the scheme of its URL
  * ("sqlite:PATH"). sink.c asserts the contract of sink.h and query.h and dispatches; a backend
- * knows of no other. Every function is there; `rest` is the URL behind the colon.
+ * knows of no other. Every function is there unless it says so; `rest` is the URL behind the colon.
  */
 #ifndef RF_SINKS_SINK_OPS_H
 #define RF_SINKS_SINK_OPS_H
@@ -102,6 +102,17 @@ struct rf_sink_ops {
                                    const struct rf_search_options *options,
                                    enum rf_status (*visit)(void *user, const struct rf_hit *hit),
                                    void *user, uint64_t *total, struct rf_error *err);
+    /* Of a sink without SQL; else NULL. */
+    enum rf_status (*query_items)(const char *rest, const struct rf_items_question *question,
+                                  enum rf_status (*visit)(void *user,
+                                                          const struct rf_item_answer *),
+                                  void *user, struct rf_error *err);
+    enum rf_status (*query_item)(const char *rest, const char *key,
+                                 enum rf_status (*parent)(void *user,
+                                                          const struct rf_item_parent_answer *),
+                                 enum rf_status (*call)(void *user,
+                                                        const struct rf_item_call_answer *),
+                                 void *user, struct rf_error *err);
     /* Open for reading canonical rows; its own ops->close ends it. */
     enum rf_status (*query_canon)(struct rf_canon **out, const char *rest, struct rf_error *err);
     enum rf_status (*query_metadata)(const char *rest, struct rf_buf *buf, struct rf_error *err);
