@@ -128,7 +128,7 @@ static enum rf_status reader_next(struct rf_elastic *sink, struct reader *reader
         status = read_page(sink, reader, err);
     if (status)
         return status;
-    if (reader->at == reader->hits->count)
+    if (!reader->hits || reader->at == reader->hits->count)
         return RF_END;
     *hit = &reader->hits->items[reader->at++];
     return RF_OK;
@@ -1057,7 +1057,7 @@ static enum rf_status check_items(struct canon *canon, char (*keys)[RF_ITEM_KEY_
     docs = status ? NULL : rf_json_find(reply.json, "docs");
     if (!status && (reply.status >= 300 || !docs))
         status = rf_es_unexpected(canon->sink->es, &reply, "read items", err);
-    for (size_t i = 0; !status && i < docs->count; i++) {
+    for (size_t i = 0; !status && docs && i < docs->count; i++) {
         const struct rf_json *found = rf_json_find(&docs->items[i], "found");
         *missing += !found || found->type != RF_JSON_TRUE;
     }

@@ -269,7 +269,7 @@ static enum rf_status loosen_some(struct rf_elastic *sink, const char *key, int6
     docs = status ? NULL : rf_json_find(reply.json, "docs");
     if (!status && (reply.status >= 300 || !docs))
         status = rf_es_unexpected(sink->es, &reply, "read edges", err);
-    for (size_t i = 0; !status && i < docs->count && count < RF_ELASTIC_PAGE; i++) {
+    for (size_t i = 0; !status && docs && i < docs->count && count < RF_ELASTIC_PAGE; i++) {
         const struct rf_json *source = rf_json_find(&docs->items[i], "_source");
         const char *child = rf_json_string(rf_json_find(source, "child"));
         if (child)

@@ -332,7 +332,7 @@ static enum rf_status name_of(struct rf_elastic *sink, struct rf_arena *arena,
     const struct rf_json *source = NULL;
     const char *name, *above;
     char words[8300];
-    struct rf_el_content parent;
+    struct rf_el_content parent = {0};
     enum rf_status status = find_edge(sink, lane, key, true, &source, err);
 
     name = source ? rf_json_string(rf_json_find(source, "name")) : NULL;

@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""crash_elastic.py - an index in Elasticsearch or OpenSearch, broken between any two requests
+
+A proxy stands between the program and the server and counts the requests that change something. A point
+is one of them and one way to break it:
+
+    kill-before   SIGKILL before the server has it
+    kill-after    SIGKILL when the server has done it
+    lost          the server does it, the answer never comes; the program goes on
+    late          SIGKILL, and the server gets it only after another run is through
+
+After it blobs are deleted whose changes the broken run may have been writing, one more run is made, and
+the digest of the index must be that of an index in SQLite which nobody broke.
+"""
+import http.client
+import os
+import random
+import shutil
+import socket
+import socketserver
+import subprocess
+import sys
+import tempfile
+import threading
+
+import faultlib
+from faultlib import tap
+
+KINDS = ("kill-before", "kill-after", "lost", "late")
+SERVERS = (("elasticsearch", "REFUGE_TEST_ELASTICSEARCH"), ("opensearch", "REFUGE_TEST_OPENSEARCH"))
+MAPPER = os.path.join(faultlib.HERE, "history.lua")
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, upstream):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.upstream = upstream
+        self.lock = threading.Lock()
+        self.plan, self.count, self.process, self.held, self.fired = None, 0, None, [], False
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def arm(self, kind, number):
+        with self.lock:
+            self.plan, self.count, self.held = (kind, number), 0, []
+            self.process, self.fired = None, False
+
+    def disarm(self):
+        with self.lock:
+            self.plan = None
+
+    def kind_of(self, method, path):
+        """How this request is to be broken; None: not."""
+        acts = method in ("PUT", "DELETE") or any(word in path for word in ("_bulk", "_aliases"))
+        if not acts:
+            return None
+        with self.lock:
+            self.count += 1
+            if self.plan and self.count == self.plan[1] and not self.fired:
+                self.fired = True
+                return self.plan[0]
+            # What is under way beside a request that kills does not arrive, either.
+            return "drop" if self.fired and self.plan and self.plan[0] != "lost" else None
+
+    def forward(self, request):
+        method, path, headers, body = request
+        connection = http.client.HTTPConnection(self.upstream, timeout=120)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, answer.getheader("content-type", "application/json"), data
+
+    def kill(self):
+        if self.process:
+            self.process.kill()
+
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        try:
+            while self.one():
+                pass
+        except (OSError, ValueError):
+            pass
+
+    def one(self):
+        line = self.rfile.readline().decode("latin-1").split()
+        if len(line) != 3:
+            return False
+        headers = {}
+        while True:
+            header = self.rfile.readline().decode("latin-1").rstrip("\r\n")
+            if not header:
+                break
+            name, value = header.split(":", 1)
+            headers[name.strip().lower()] = value.strip()
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        keep = {name: headers[name] for name in ("content-type", "content-encoding")
+                if name in headers}
+        return self.serve((line[0], line[1], keep, body))
+
+    def serve(self, request):
+        proxy, kind = self.server, self.server.kind_of(request[0], request[1])
+        if kind == "drop":
+            return False
+        if kind == "late":
+            proxy.held.append(request)
+        if kind in ("kill-before", "late"):
+            proxy.kill()
+            return False
+        status, content, data = proxy.forward(request)
+        if kind == "kill-after":
+            proxy.kill()
+        if kind in ("kill-after", "lost"):
+            return False
+        self.wfile.write(b"HTTP/1.1 %d x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" %
+                         (status, content.encode(), len(data)) + data)
+        return True
+
+
+class Home:
+    """A home with an index in SQLite and one behind the proxy."""
+    serial = 0
+
+    def __init__(self, build, scheme, proxy, without):
+        self.base = tempfile.mkdtemp(prefix="refuge-elastic.")
+        self.build, self.proxy, self.without = build, proxy, without
+        Home.serial += 1
+        self.run("init")
+        self.mapper = os.path.join(self.base, "home", "mappers", "history.lua")
+        shutil.copy(MAPPER, self.mapper)
+        self.url = "%s+http://127.0.0.1:%d#crash-%d-%d" % (scheme, proxy.server_address[1],
+                                                           os.getpid(), Home.serial)
+
+    def environment(self, without):
+        env = {key: value for key, value in os.environ.items()
+               if not key.startswith(("REFUGE", "XDG_"))}
+        env.update(REFUGE_HOME=os.path.join(self.base, "home"), LC_ALL="C.UTF-8",
+                   REFUGE_MAPPER=os.path.join(self.build, "bin", "refuge-mapper"))
+        if without and self.without:
+            env["REFUGE_WITHOUT"] = self.without
+        return env
+
+    def start(self, *arguments, without=True):
+        return subprocess.Popen([os.path.join(self.build, "bin", "refuge"), *arguments],
+                                env=self.environment(without), cwd=self.base,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)
+
+    def run(self, *arguments, good=(0,), without=True):
+        process = self.start(*arguments, without=without)
+        out = process.communicate(timeout=120)[0].decode("utf-8", "replace")
+        if good and process.returncode not in good:
+            raise RuntimeError("%s: status %d: %s" % (" ".join(arguments), process.returncode, out))
+        return out
+
+    def put(self, name, text):
+        path = os.path.join(self.base, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.run("put", path).split()[0]
+
+    def plain(self, name, rows):
+        return self.put(name + ".json", '{"kind":"plain","id":"%s","rows":%d}' % (name, rows))
+
+    def split(self, name, parts):
+        inner = ",".join('{"kind":"plain","id":"p%d","rows":%d}' % (n, n) for n in parts)
+        return self.put(name + ".json", '{"kind":"split","id":"%s","parts":[%s]}' % (name, inner))
+
+    def digest(self, index):
+        return self.run("index", "digest", index).split()[0]
+
+    def close(self):
+        self.run("index", "drop", "es", good=())
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+def before(home):
+    """What the index holds when it is broken."""
+    refs = {"a": home.plain("a", 2), "b": home.plain("b", 3), "s1": home.split("s1", (1, 2, 3)),
+            "s2": home.split("s2", (2, 4))}
+    home.put("poison.json", '{"kind":"poison","id":"x"}')
+    refs["need"] = home.put("need.json", '{"kind":"need","id":"n","ref":"%s"}' % refs["b"])
+    home.run("index", "create", "es", "--sink", home.url)
+    home.run("index", "run", "es", good=(0, 3))
+    return refs
+
+
+def during(home, refs, upgrade):
+    """What the broken run is to write."""
+    refs["c"], refs["d"] = home.plain("c", 5), home.plain("d", 1)
+    refs["s3"] = home.split("s3", (3, 5, 6))
+    for name in ("a", "b", "s1"):
+        home.run("delete", refs[name])
+    if upgrade:
+        with open(home.mapper, encoding="utf-8") as file:
+            text = file.read()
+        with open(home.mapper, "w", encoding="utf-8") as file:
+            file.write(text.replace("VERSION = 1", "VERSION = 2"))
+
+
+def after(home, refs):
+    home.run("delete", refs["c"])
+    home.run("delete", refs["s3"])
+    home.plain("b", 3)
+
+
+def try_point(build, scheme, upstream, kind, number, upgrade, without=None):
+    """Words about what is wrong, None: nothing; and whether the fault came about."""
+    proxy = Proxy(upstream)
+    home = Home(build, scheme, proxy, without)
+    try:
+        refs = before(home)
+        during(home, refs, upgrade)
+        proxy.arm(kind, number)
+        process = proxy.process = home.start("index", "run", "es")
+        try:
+            process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return "the broken run does not end", proxy.fired
+        fired = proxy.fired
+        proxy.disarm()
+        after(home, refs)
+        out = home.run("index", "run", "es", good=())
+        for request in proxy.held:
+            proxy.forward(request)
+        home.run("index", "run", "main", good=(0, 3), without=False)
+        home.run("index", "run", "es", good=())
+        if home.digest("es") != home.digest("main"):
+            found = home.run("index", "verify", "es", good=()).strip().split("\n")
+            return "%s (%s)" % (" / ".join(found[:3]), out.strip()[-200:]), fired
+        return None, fired
+    except RuntimeError as wrong:
+        return str(wrong), proxy.fired
+    finally:
+        home.close()
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def servers():
+    return [(scheme, os.environ[variable].split("//", 1)[1]) for scheme, variable in SERVERS
+            if os.environ.get(variable)]
+
+
+def points(seed):
+    """All of them in an order of this seed; numbers beyond a run's requests come to nothing."""
+    drawn = [(kind, number, upgrade) for kind in KINDS for number in range(1, 15)
+             for upgrade in (False, True)]
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+def sweep(build, seed, most, kinds=KINDS, without=None, stop_after=0):
+    tried, wrong = 0, []
+    where = servers()
+    for index, (kind, number, upgrade) in enumerate(p for p in points(seed) if p[0] in kinds):
+        if tried >= most or (stop_after and len(wrong) >= stop_after):
+            break
+        scheme, upstream = where[index % len(where)]
+        words, fired = try_point(build, scheme, upstream, kind, number, upgrade, without)
+        tried += fired or words is not None
+        if words:
+            wrong.append("%s at request %d%s of %s: %s" %
+                         (kind, number, ", with a new mapper" if upgrade else "", scheme, words))
+    return tried, wrong
+
+
+def main():
+    options = faultlib.options(__doc__.split("\n")[0], points=12)
+    tap.note("seed %d" % options.seed)
+    if not servers():
+        print("1..0 # SKIP no server is named by REFUGE_TEST_ELASTICSEARCH or _OPENSEARCH")
+        return 0
+    tried, wrong = sweep(options.build, options.seed, options.points, without=options.without)
+    for words in wrong[:20]:
+        tap.note(words)
+    tap.ok(not wrong, "an index in a search engine survives %d broken requests" % tried)
+    tap.remark("crash_elastic: %d points, %d violations, seed %d" %
+               (tried, len(wrong), options.seed))
+    tap.done()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
