@@ -1,11 +1,11 @@
 /*
  * cmd_index_why.c - refuge index why: what became of a blob or file, mapper by mapper
  *
- * Answers from the index by SQL (the tables are drawn in sinks/sqlite_schema.c), or by the questions
- * of sinks/query.h where a sink knows no SQL, and, for what the
- * index has never seen, from the store: not there, not yet reached, or not an item at all. Why a
- * mapper has nothing of an item is not kept in the index: the mapper, as the index has it, is asked
- * once more, and a small mapper of our own says what the content is.
+ * Answers from the index by SQL (the tables are drawn in sinks/sqlite_schema.c), or by what
+ * sinks/query.h asks a sink without SQL, and, for what the index has never seen, from the store:
+ * not there, not yet reached, or not an item at all. Why a mapper has nothing of an item is not
+ * kept in the index: the mapper, as the index has it, is asked once more, and a small mapper of our
+ * own says what the content is.
  */
 #include <errno.h>
 #include <fcntl.h>

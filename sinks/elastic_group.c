@@ -9,7 +9,7 @@
  * Then what blobs that came or went mean for others: parks become ready, or dependants lose what
  * they have. Those are found by search, so the index is refreshed first.
  *
- * Memory: RF_EL_GROUP_BYTES of rows, or those of one item.
+ * Memory: GROUP_BYTES of rows (elastic_write.c), or those of one item.
  */
 #include "sinks/sink_elastic.h"
 
@@ -346,8 +346,9 @@ static enum rf_status came_first(struct rf_elastic *sink, const struct rf_es_fai
                                  struct rf_error *err)
 {
     return rf_error_set(err, RF_DENIED,
-                        "index '%s' was written by somebody else: another writer came first, or it "
-                        "was changed behind refuge's back, then run 'refuge index rebuild' (%.200s)",
+                        "index '%s' was written by somebody else: another writer came first, or "
+                        "it was changed behind refuge's back: then run 'refuge index rebuild' "
+                        "(%.200s)",
                         rf_es_name(sink->es), failure->reason);
 }
 
@@ -560,7 +561,8 @@ static bool names_ref(const struct rf_elastic *sink, const char *ref)
 }
 
 /* A blob that a parked call waits for came. */
-static void wake(struct rf_elastic *sink, struct rf_el_item *item, const struct rf_el_mapper *mapper)
+static void wake(struct rf_elastic *sink, struct rf_el_item *item,
+                 const struct rf_el_mapper *mapper)
 {
     struct rf_el_call *call = rf_elastic_call(&item->cur, mapper->gen);
     bool named = false;
@@ -636,7 +638,7 @@ static enum rf_status tell_some(struct rf_elastic *sink, bool arrived, size_t fr
     rf_buf_init(&body, 16 << 20);
     rf_arena_init(&arena, 16 << 20);
     while (!status && more) {
-        const struct rf_json *hits;
+        const struct rf_json *hits = NULL;
         struct rf_el_item *items[RF_ELASTIC_PAGE];
         size_t count = 0;
         rf_buf_clear(&body);
@@ -764,7 +766,7 @@ static enum rf_status find_reached(struct rf_elastic *sink, struct rf_el_item *c
                                    size_t count, bool lane_only, bool *reached,
                                    struct rf_error *err)
 {
-    const struct rf_json *hits;
+    const struct rf_json *hits = NULL;
     struct rf_buf body;
     enum rf_status status;
 

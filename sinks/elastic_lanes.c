@@ -426,7 +426,7 @@ static enum rf_status forget_lost(struct rf_elastic *sink, const struct rf_el_la
 
     while (!status && more && live->lost_count && RF_SAFEGUARD("sink-forgets-lost")) {
         struct rf_el_item *items[RF_ELASTIC_PAGE];
-        const struct rf_json *hits;
+        const struct rf_json *hits = NULL;
         struct rf_buf body;
         size_t count = 0;
         rf_buf_init(&body, 4 << 20);

@@ -153,7 +153,7 @@ static const struct rf_json *mapping_of(const struct rf_json *index)
     return rf_json_find(index, "mappings");
 }
 
-static bool is_ours(const struct rf_elastic *sink, const struct rf_json *index)
+bool rf_elastic_is_ours(const struct rf_elastic *sink, const struct rf_json *index)
 {
     const struct rf_json *meta = rf_json_find(mapping_of(index), "_meta");
     const char *prefix = rf_json_string(rf_json_find(rf_json_find(meta, "refuge"), "prefix"));
@@ -193,7 +193,7 @@ enum rf_status rf_elastic_check_ours(struct rf_elastic *sink, const char *index,
     enum rf_status status = get_mapping(sink, index, &reply, err);
 
     for (size_t i = 0; !status && i < reply.json->count; i++)
-        if (!is_ours(sink, &reply.json->items[i]))
+        if (!rf_elastic_is_ours(sink, &reply.json->items[i]))
             return not_ours(sink, index, err);
     return status;
 }
@@ -225,12 +225,12 @@ enum rf_status rf_elastic_check_table(struct rf_elastic *sink, const struct rf_e
 
     if (status == RF_NOT_FOUND)
         return rf_error_set(err, RF_CORRUPT,
-                            "index '%s' at '%s' is gone, it held table '%s': run 'refuge index "
-                            "rebuild'",
+                            "index '%s' at '%s' is gone, it held table '%s': remove what is left "
+                            "by 'refuge index drop' and make it again by 'refuge index run'",
                             table->index, rf_es_name(sink->es), table->decl->name);
     if (status)
         return rf_error_set(err, status, "%s", why.message);
-    if (reply.json->count != 1 || !is_ours(sink, &reply.json->items[0]))
+    if (reply.json->count != 1 || !rf_elastic_is_ours(sink, &reply.json->items[0]))
         return not_ours(sink, table->index, err);
     properties = rf_json_find(mapping_of(&reply.json->items[0]), "properties");
     for (size_t i = 0; i < table->decl->column_count; i++) {
@@ -238,7 +238,8 @@ enum rf_status rf_elastic_check_table(struct rf_elastic *sink, const struct rf_e
         if (strcmp(type_of(properties, column->name), wanted_type(column)) != 0)
             return rf_error_set(err, RF_CORRUPT,
                                 "index '%s' at '%s' was changed behind refuge's back: field '%s' "
-                                "is of type '%s', should be '%s'; run 'refuge index rebuild'",
+                                "is of type '%s', should be '%s'; remove it by 'refuge index "
+                                "drop' and make it again by 'refuge index run'",
                                 table->index, rf_es_name(sink->es), column->name,
                                 type_of(properties, column->name), wanted_type(column));
     }
@@ -261,7 +262,7 @@ enum rf_status rf_elastic_check_alias(struct rf_elastic *sink, const struct rf_t
         return rf_error_set(err, status, "%s", why.message);
     for (size_t i = 0; i < reply.json->count; i++)
         if (strcmp((const char *)reply.json->items[i].key.data, alias) == 0 ||
-            !is_ours(sink, &reply.json->items[i]))
+            !rf_elastic_is_ours(sink, &reply.json->items[i]))
             return not_ours(sink, alias, err);
     return RF_OK;
 }

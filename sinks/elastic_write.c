@@ -221,7 +221,7 @@ static enum rf_status take_witnesses(struct rf_elastic *sink, struct rf_el_item 
 static enum rf_status look_up_reach(struct rf_elastic *sink, struct rf_el_item *const *items,
                                     size_t count, struct rf_error *err)
 {
-    const struct rf_json *hits;
+    const struct rf_json *hits = NULL;
     struct rf_buf body;
     enum rf_status status = RF_OK;
 
@@ -677,7 +677,8 @@ static enum rf_status write_rows(struct rf_elastic *sink, uint16_t index, struct
     }
     if (to && rows.cut_count) {
         rf_buf_put_u8(&rows.cuts, ']');
-        to->cuts = rf_buf_text(&rows.cuts) ? rf_arena_copy(&sink->arena, rows.cuts.data, rows.cuts.size) : NULL;
+        if (!rows.cuts.failed)
+            to->cuts = rf_arena_copy(&sink->arena, rows.cuts.data, rows.cuts.size);
         to->cut_count = rows.cut_count;
         if (!to->cuts)
             status = rf_error_set(err, RF_LIMIT, "too many values of an item were cleaned");
@@ -1026,7 +1027,7 @@ static void put_given_up(struct rf_buf *out, const struct rf_elastic *sink)
 static enum rf_status recover_some(struct rf_elastic *sink, bool *more, struct rf_error *err)
 {
     struct rf_el_item *items[RF_ELASTIC_PAGE];
-    const struct rf_json *hits;
+    const struct rf_json *hits = NULL;
     struct rf_buf body;
     size_t count = 0;
     enum rf_status status = rf_elastic_refresh(sink, false, err);

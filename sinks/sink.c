@@ -19,7 +19,8 @@ static bool is_scheme(const char *url, size_t size, const char *scheme)
     return strlen(scheme) == size && memcmp(url, scheme, size) == 0;
 }
 
-/* The backend of a URL and what stands behind the colon (or plus); NULL: there is none (RF_UNSUPPORTED). */
+/* The backend of a URL and what stands behind the colon, or the plus; NULL: there is none
+ * (RF_UNSUPPORTED). */
 static const struct rf_sink_ops *find_backend(const char *url, const char **rest,
                                               struct rf_error *err)
 {

@@ -2,8 +2,8 @@
  * sink_elastic.c - an index in an Elasticsearch 8 or OpenSearch 2 cluster: opening, the state
  * document, who writes, facts
  *
- * WHO WRITES. There are no locks. The state document names the process that writes: machine, process
- * and when it started. On the same machine that process is looked for; on another one it counts for
+ * WHO WRITES. There are no locks. The state document names who writes: the machine, the process and
+ * when it started. On the same machine that process is looked for; on another one it counts for
  * LEASE_US after it last wrote the state. This is for people: two that meet are told so. What keeps
  * them apart in truth is the epoch (sink_elastic.h).
  */
@@ -515,7 +515,7 @@ static enum rf_status load(struct rf_elastic *sink, struct rf_error *err)
 {
     static const char body[] = "{\"ids\":[\"state\"]}";
     struct rf_es_reply reply;
-    const struct rf_json *docs;
+    const struct rf_json *docs, *why;
     enum rf_status status;
 
     sink->state.known = false;
@@ -524,15 +524,14 @@ static enum rf_status load(struct rf_elastic *sink, struct rf_error *err)
     if (status)
         return status;
     docs = list_of(reply.json, "docs");
-    if (reply.status == 404 || (docs->count && strstr(text_of(rf_json_find(&docs->items[0], "error"),
-                                                              "type"), "index_not_found")))
+    why = docs->count ? rf_json_find(&docs->items[0], "error") : NULL;
+    if (reply.status == 404 || strstr(text_of(why, "type"), "index_not_found"))
         return rf_error_set(err, RF_NOT_FOUND, "there is no index '%s'", rf_es_name(sink->es));
     if (reply.status >= 300 || !docs->count)
         return rf_es_unexpected(sink->es, &reply, "read the state of an index", err);
-    if (rf_json_find(&docs->items[0], "error"))
+    if (why)
         return rf_error_set(err, RF_UNAVAILABLE, "index '%s' cannot be read now: %s",
-                            rf_es_name(sink->es),
-                            text_of(rf_json_find(&docs->items[0], "error"), "reason"));
+                            rf_es_name(sink->es), text_of(why, "reason"));
     if (!bool_of(&docs->items[0], "found"))
         return rf_error_set(err, RF_NOT_FOUND, "there is no index '%s'", rf_es_name(sink->es));
     status = read_state(sink, &docs->items[0], err);
@@ -924,27 +923,34 @@ static enum rf_status elastic_writer(struct rf_sink *base, struct rf_error *err)
     return status;
 }
 
-/* Indexes of ours: those that the state names, then refuge's own, which says what there is. */
+/* Every index that says of itself that it is of this prefix; refuge's own, which says what there
+ * is, last. */
 static enum rf_status drop_all(struct rf_elastic *sink, struct rf_error *err)
 {
-    struct rf_el_state *state = &sink->state;
-    char index[RF_ELASTIC_NAME];
-    enum rf_status status = RF_OK;
+    struct rf_es_reply reply;
+    char **names = NULL;
+    size_t count = 0;
+    enum rf_status status = rf_es_call(sink->es, &reply, "GET", rf_bytes(NULL, 0), err,
+                                       "/%s-*/_mapping?expand_wildcards=all",
+                                       rf_es_prefix(sink->es));
 
-    for (size_t i = 0; i < state->lane_count; i++) {
-        const struct rf_el_lane *lane = state->lanes[i];
-        for (size_t k = 0; k < lane->mapper_count; k++)
-            for (size_t t = 0; !status && lane->mappers[k].decl && !lane->mappers[k].edges_only &&
-                               t < lane->mappers[k].decl->table_count;
-                 t++)
-                status = rf_elastic_drop_index(sink, lane->mappers[k].tables[t].index, err);
-    }
-    for (size_t i = 0; i < state->doomed_count; i++) {
-        for (size_t k = 0; !status && k < state->doomed[i].table_count; k++) {
-            rf_elastic_table_index(index, sink, state->doomed[i].tables[k], state->doomed[i].gen);
-            status = rf_elastic_drop_index(sink, index, err);
+    if (!status && reply.status >= 300)
+        status = rf_es_unexpected(sink->es, &reply, "list indexes", err);
+    if (!status && reply.json) {
+        names = calloc(reply.json->count + 1, sizeof(char *));
+        for (size_t i = 0; names && i < reply.json->count; i++) {
+            const struct rf_json *index = &reply.json->items[i];
+            if (rf_elastic_is_ours(sink, index) &&
+                strcmp((const char *)index->key.data, sink->own) != 0)
+                names[count++] = strdup((const char *)index->key.data);
         }
     }
+    for (size_t i = 0; i < count; i++) {
+        if (!status && names[i])
+            status = rf_elastic_drop_index(sink, names[i], err);
+        free(names[i]);
+    }
+    free(names);
     return status ? status : rf_elastic_drop_index(sink, sink->own, err);
 }
 
@@ -956,11 +962,9 @@ static enum rf_status elastic_erase(const char *rest, struct rf_error *err)
 
     if (!status) {
         status = load(sink, &why);
-        if (status == RF_NOT_FOUND)
-            status = rf_elastic_drop_index(sink, sink->own, err);
-        else if (status == RF_OK && sink->state.owned && is_alive(&sink->state.owner))
+        if (status == RF_OK && sink->state.owned && is_alive(&sink->state.owner))
             status = locked(sink, err);
-        else if (status == RF_OK || status == RF_CORRUPT)
+        else if (status == RF_OK || status == RF_CORRUPT || status == RF_NOT_FOUND)
             status = drop_all(sink, err);
         else
             rf_error_set(err, status, "%s", why.message);

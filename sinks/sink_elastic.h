@@ -36,11 +36,11 @@
  *  1. Until commit a manifest counts for what it says was before; from then on for what is new. All
  *     manifests of a batch change their meaning in one act, and with the position.
  *  2. Rows that an unfinished batch wrote or removed are those that its manifests name, old and
- *     new. After a crash, or a batch rolled back, the next one to write finds these manifests (their
- *     number is above the one that is done), removes those rows and edges, and says so in the
- *     manifests, as a batch of its own. What such an item has is then missing, not wrong, and is
- *     made again: the position was not moved, so the changes come again; parks and needs are as they
- *     were; a part is torn, so it does not count as mapped (rf_sink_has_part).
+ *     new. After a crash, or a batch rolled back, the next one to write finds these manifests
+ *     (their number is above the one that is done), removes those rows and edges, and says so in
+ *     the manifests, as a batch of its own. What such an item has is then missing, not wrong, and
+ *     is made again: the position was not moved, so the changes come again; parks and needs are as
+ *     they were; a part is torn, so it does not count as mapped (rf_sink_has_part).
  *  3. A writer that slept while another took over cannot move the position. Its manifests and rows
  *     bear a lower number. One that arrives before the other touches that item is found by it then
  *     (numbers that were given up are kept in the state document); one that arrives later is
@@ -323,6 +323,8 @@ RF_MUST_USE enum rf_status rf_elastic_make_own(struct rf_elastic *sink, struct r
 RF_MUST_USE enum rf_status rf_elastic_make_table(struct rf_elastic *sink,
                                                  const struct rf_el_table *table,
                                                  struct rf_error *err);
+/* Whether the answer's mapping of an index says that it is of this prefix. */
+bool rf_elastic_is_ours(const struct rf_elastic *sink, const struct rf_json *index);
 /* RF_NOT_FOUND: no index of that name. RF_DENIED: it is not one of ours. */
 RF_MUST_USE enum rf_status rf_elastic_check_ours(struct rf_elastic *sink, const char *index,
                                                  struct rf_error *err);

@@ -20,8 +20,8 @@
 #include "sinks/sink.h"
 #include "tests/elastic_sql.h"
 
-/* Which kind of sink fixture_init makes: "sqlite"; "postgresql", "elasticsearch" and "opensearch" at
- * the servers of REFUGE_TEST_POSTGRESQL, ..._ELASTICSEARCH and ..._OPENSEARCH. */
+/* Which kind of sink fixture_init makes: "sqlite"; "postgresql", "elasticsearch" and "opensearch"
+ * at the servers of REFUGE_TEST_POSTGRESQL, ..._ELASTICSEARCH and ..._OPENSEARCH. */
 static const char *fixture_kind = "sqlite";
 
 static inline bool on_postgres(void)

@@ -12,7 +12,8 @@ cd "$tmp" || exit 1
 printf '{"title":"hello harbour","n":1}\n' >one.json
 printf 'name,city\nada,london\nbob,paris\n' >people.csv
 printf '{"title": broken' >bad.json
-refuge put one.json people.csv bad.json >/dev/null
+printf '{"t":"the north gate, lanterns at foo.bar"}\n{"t":"運用マニュアル for iPhone用"}\n{"t":"gate"}\n' >w.jsonl
+refuge put -q one.json people.csv bad.json w.jsonl >/dev/null 2>&1
 refuge index run main -q >/dev/null 2>&1
 
 run refuge index create web --sink "elasticsearch+http://ada:secret@127.0.0.1:1"
@@ -47,6 +48,14 @@ engine()
     run refuge search --index "$1" harbour
     out_has "$1: search finds a word" "[harbour]"
     out_has "$1: and names the file" "one.json"
+    for words in harbour Hárbour 'foo.bar' bar '"north gate"' '"gate north"' lanter 'lant*' 'gate -north' \
+        '運用' '用マ' 'iphone用' 'ニュアル' nowhere '-gate'; do
+        refuge --json search --index main --limit 100 -- "$words" 2>/dev/null |
+            grep -o '"item":"[^"]*"' | sort >main.hits
+        refuge --json search --index "$1" --limit 100 -- "$words" 2>/dev/null |
+            grep -o '"item":"[^"]*"' | sort >engine.hits
+        is "$1: '$words' finds what it finds in SQLite" "$(cat engine.hits)" "$(cat main.hits)"
+    done
     run curl -sS "$server/$prefix-record/_search?q=value:paris"
     out_has "$1: who asks the server itself finds it, too" '"value":"paris"'
     run refuge sql --index "$1" "select 1"
@@ -61,7 +70,7 @@ engine()
     run refuge index run "$1"
     status_is "$1: and set aside again" 3
     printf '{"title":"second at %s"}\n' "$1" >"two-$1.json"
-    refuge put "two-$1.json" >/dev/null
+    refuge put "two-$1.json" >/dev/null 2>&1
     refuge index run "$1" -q >/dev/null 2>&1
     refuge index run main -q >/dev/null 2>&1
     run refuge search --index "$1" second "$1"
@@ -73,7 +82,7 @@ engine()
     # A follower is killed: nobody's lock stays behind, and the next run goes on.
     background "$REFUGE" index run "$1" --follow
     printf '{"title":"third at %s"}\n' "$1" >"three-$1.json"
-    refuge put "three-$1.json" >/dev/null
+    refuge put "three-$1.json" >/dev/null 2>&1
     wait_for 60 "the follower to take what came" refuge index wait "$1"
     kill -9 "$pid"
     wait "$pid" 2>/dev/null

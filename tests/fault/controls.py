@@ -2,10 +2,10 @@
 """controls.py - each safeguard is needed: without it, its harness fails
 
 Reads the table of safeguards in tests/README.md. The third column names what must fail when the
-safeguard is removed: `crash_store` or `crash_index` with the kinds of fault in parentheses, `memory`, the
-test programs of the preset `controls`, or an end-to-end test. A control that passes means that the promise
-is not tested. `test_sink` is run for each kind of sink alone, since each has safeguards of its own by these
-names.
+safeguard is removed: `crash_store`, `crash_index` or `crash_elastic` with the kinds of fault in parentheses,
+`memory`, the test programs of the preset `controls`, or an end-to-end test. A control that passes means that
+the promise is not tested. `test_sink` is run for each kind of sink alone, since each has safeguards of its
+own by these names; of search engines `crash_elastic` has them.
 """
 import collections
 import os
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 
+import crash_elastic
 import crash_index
 import crash_store
 import faultlib
@@ -46,7 +47,8 @@ def run_program(build, program, without, kind):
     """Exit status of a test program; None when it hangs."""
     env = dict(os.environ, REFUGE=os.path.join(build, "bin", "refuge"), REFUGE_SOURCE=faultlib.TOP,
                REFUGE_MAPPER=os.path.join(build, "bin", "refuge-mapper"), LC_ALL="C.UTF-8")
-    env.pop("REFUGE_WITHOUT", None)
+    for name in ("REFUGE_WITHOUT", "REFUGE_TEST_ELASTICSEARCH", "REFUGE_TEST_OPENSEARCH"):
+        env.pop(name, None) # what a search engine answers is crash_elastic's
     if without:
         env["REFUGE_WITHOUT"] = without
     if kind:
@@ -113,6 +115,17 @@ def try_harness(build, control, make, seed, most):
     return sum(tried.values())
 
 
+def try_elastic(build, control, seed):
+    """Broken requests until one is found that shows."""
+    if not crash_elastic.servers():
+        tap.skip("without %s crash_elastic finds something" % control.name, "there is no server")
+        return
+    kinds = [word.strip() for word in control.detail.split(",")]
+    tried, wrong = crash_elastic.sweep(build, seed, 40, kinds, control.name, stop_after=1)
+    tap.ok(wrong, "without %s crash_elastic finds %d violations in %d points" %
+           (control.name, len(wrong), tried))
+
+
 def main():
     options = faultlib.options(__doc__.split("\n")[0], points=400)
     tap.note("seed %d" % options.seed)
@@ -125,6 +138,8 @@ def main():
             try_harness(options.build, control, crash_store.Store, options.seed, options.points)
         elif control.harness == "crash_index":
             try_harness(options.build, control, crash_index.Index, options.seed, options.points)
+        elif control.harness == "crash_elastic":
+            try_elastic(options.build, control, options.seed)
         elif control.harness == "memory":
             memory.try_control(options.build, control.name)
         elif re.match(r"t\d{4}-", control.harness):

@@ -1,8 +1,8 @@
 /*
  * test_es_http.c - requests to a search engine, against a peer that answers as it is told
  *
- * The peer is a thread with a list of answers; for each request that comes it takes the next one, and
- * keeps what it was asked.
+ * The peer is a thread with a list of answers; for each request that comes it takes the next one,
+ * and keeps what it was asked.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -300,7 +300,8 @@ static enum rf_status three(const struct answer *answers, size_t count, struct s
 }
 
 #define GOOD "{\"index\":{\"status\":201}}"
-#define NO_ROOM "{\"index\":{\"status\":429,\"error\":{\"type\":\"es_rejected\",\"reason\":\"full\"}}}"
+#define NO_ROOM                                                                                 \
+    "{\"index\":{\"status\":429,\"error\":{\"type\":\"es_rejected\",\"reason\":\"full\"}}}"
 #define BAD "{\"index\":{\"status\":400,\"error\":{\"type\":\"mapper_parsing\",\"reason\":\"no\"}}}"
 #define ALL_GOOD "{\"errors\":false,\"items\":[" GOOD "," GOOD "," GOOD "]}"
 
