@@ -7,7 +7,10 @@
  * in two shapes, one table (the least that holds the rows) and two (what an index keeps of items).
  *
  * With REFUGE_TEST_POSTGRESQL set, the same into that server: a first fill and the same items once
- * more, beside bare binary COPY of the same two tables, keys included.
+ * more, beside bare binary COPY of the same two tables, keys included. With
+ * REFUGE_TEST_ELASTICSEARCH or REFUGE_TEST_OPENSEARCH set, the same into those, beside bare `_bulk` of
+ * the same documents: one for each item, one for each row with its words, ids as the sink has them,
+ * 10,000 items at a time and as many requests under way.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +21,9 @@
 #include "bench/data.h"
 #include "bench/fill.h"
 #include "indexer/index.h"
+#include "sinks/es_http.h"
+#include "sinks/grams.h"
+#include "sinks/lexemes.h"
 #include "sinks/pg.h"
 #include "sinks/sink.h"
 
@@ -190,6 +196,120 @@ static void write_copy(void *arg, struct bench_cost *cost)
     rf_pg_close(pg);
     rf_buf_release(&items);
     rf_buf_release(&texts);
+}
+
+/* ---- the floor in a search engine ---- */
+
+static enum rf_status bare_failed(void *user, const struct rf_es_failure *failure,
+                                  struct rf_error *err)
+{
+    (void)user;
+    return rf_error_set(err, RF_IO, "%ld %s", failure->status, failure->reason);
+}
+
+static void bare_call(struct rf_es *es, const char *method, const char *body, const char *path)
+{
+    struct rf_error err = {0};
+    struct rf_es_reply reply;
+
+    bench_must(rf_es_call(es, &reply, method, body ? rf_bytes_text(body) : rf_bytes(NULL, 0), &err,
+                          "%s", path),
+               &err, "no answer");
+}
+
+static void put_words(struct rf_buf *out, struct rf_bytes text)
+{
+    struct rf_grams_piece piece;
+    size_t at = 0;
+
+    while (rf_grams_next(text, &at, &piece)) {
+        if (out->size)
+            rf_buf_put_u8(out, ' ');
+        rf_lexemes_fold(out, piece.text);
+    }
+}
+
+/* The act and document of one row, or of its item. */
+static void put_document(struct rf_buf *act, struct rf_buf *doc, const struct sink_case *which,
+                         const struct rows *rows, uint64_t i, bool item)
+{
+    struct rf_value values[3];
+    char key[32];
+
+    rf_buf_clear(act);
+    rf_buf_clear(doc);
+    rf_buf_printf(act, "{\"index\":{\"_index\":\"bench-bare-%s\",\"_id\":\"%s:%s\"}}",
+                  item ? "items" : "texts", item ? "i" : "texts", rows->keys[i]);
+    if (item) {
+        rf_buf_printf(doc, "{\"item\":\"%s\",\"type\":\"blob\",\"size\":%d,\"ts\":1700000000000000,"
+                           "\"seq\":%llu}",
+                      rows->keys[i], TEXT_ROOM, (unsigned long long)i + 1);
+        return;
+    }
+    set_values(values, key, rows, i);
+    rf_buf_printf(doc, "{\"refuge\":{\"item\":\"%s\",\"n\":0", rows->keys[i]);
+    if (which->search) {
+        struct rf_buf words;
+        rf_buf_init(&words, 1 << 20);
+        put_words(&words, values[1].text);
+        rf_buf_put_text(doc, ",\"words\":");
+        rf_json_put_string(doc, rf_buf_bytes(&words));
+        rf_buf_release(&words);
+    }
+    rf_buf_put_text(doc, "},\"key\":");
+    rf_json_put_string(doc, values[0].text);
+    rf_buf_put_text(doc, ",\"val\":");
+    rf_json_put_string(doc, values[1].text);
+    rf_buf_printf(doc, ",\"at\":%llu}", (unsigned long long)i);
+}
+
+static void write_bulk(void *arg, struct bench_cost *cost)
+{
+    const struct sink_case *which = arg;
+    const struct rows *rows = make_rows(which);
+    struct rf_error err = {0};
+    struct rf_buf act, doc;
+    struct rf_es *es;
+    char url[1100], body[800];
+
+    snprintf(url, sizeof url, "%s#bench-bare", strchr(which->server, '+') + 1);
+    bench_must(rf_es_open(&es, url, &err), &err, "cannot connect");
+    bare_call(es, "DELETE", NULL, "/bench-bare-items");
+    bare_call(es, "DELETE", NULL, "/bench-bare-texts");
+    bare_call(es, "PUT",
+              "{\"settings\":{\"index\":{\"number_of_replicas\":0,\"refresh_interval\":\"-1\"}},"
+              "\"mappings\":{\"properties\":{\"item\":{\"type\":\"keyword\"},\"type\":{\"type\":"
+              "\"keyword\"},\"size\":{\"type\":\"long\",\"index\":false},\"ts\":{\"type\":\"long\","
+              "\"index\":false},\"seq\":{\"type\":\"long\"}}}}",
+              "/bench-bare-items");
+    snprintf(body, sizeof body,
+             "{\"settings\":{\"index\":{\"number_of_replicas\":0,\"refresh_interval\":\"-1\"}},"
+             "\"mappings\":{\"properties\":{\"refuge\":{\"properties\":{\"item\":{\"type\":\"keyword\"},"
+             "\"n\":{\"type\":\"long\"},\"words\":{\"type\":\"text\",\"analyzer\":\"whitespace\"}}},"
+             "\"key\":{\"type\":\"keyword\"},\"val\":{\"type\":\"%s\"},\"at\":{\"type\":\"long\"}}}}",
+             which->search ? "text" : "keyword");
+    bare_call(es, "PUT", body, "/bench-bare-texts");
+    rf_buf_init(&act, 1 << 16);
+    rf_buf_init(&doc, 1 << 20);
+    bench_start(cost);
+    for (uint64_t i = 0; i < which->count;) {
+        uint64_t until = i + BARE_BATCH < which->count ? i + BARE_BATCH : which->count;
+        bench_must(rf_es_bulk_begin(es, bare_failed, NULL, &err), &err, "cannot begin");
+        for (; i < until; i++) {
+            for (int item = 0; item < 2; item++) {
+                put_document(&act, &doc, which, rows, i, item);
+                bench_must(rf_es_bulk_add(es, i, rf_buf_bytes(&act), rf_buf_bytes(&doc), &err),
+                           &err, "cannot add");
+            }
+        }
+        bench_must(rf_es_bulk_end(es, &err), &err, "cannot write");
+    }
+    bench_stop(cost, which->count);
+    bare_call(es, "DELETE", NULL, "/bench-bare-items");
+    bare_call(es, "DELETE", NULL, "/bench-bare-texts");
+    rf_es_close(es);
+    rf_buf_release(&act);
+    rf_buf_release(&doc);
 }
 
 /* ---- ready rows ---- */
@@ -403,11 +523,41 @@ static void compare_postgres(bool search, uint64_t count, const char *server)
     bench_compare(&bench, work, BENCH_BY_RATE, sides, 3);
 }
 
+static void compare_engine(bool search, uint64_t count, const char *engine, const char *server)
+{
+    struct sink_case first = {.search = search, .count = bench_count(&bench, count, 300)}, again;
+    char work[100], url[1000];
+
+    snprintf(url, sizeof url, "%s+%s", engine, server);
+    first.server = url;
+    again = first;
+    again.again = true;
+    const struct bench_side sides[] = {
+        {"rf_sink into a search engine, rows encoded before", write_ready, &first, 0},
+        {"rf_sink into a search engine, items that are there", write_ready, &again, 0},
+        {"bare _bulk of items and rows", write_bulk, &first, 0.8}};
+
+    snprintf(work, sizeof work, "ready %s into %s",
+             search ? "searchable rows of 1 KB" : "rows of 300 B", engine);
+    bench_compare(&bench, work, BENCH_BY_RATE, sides, 3);
+}
+
 int main(int argc, char **argv)
 {
+    static const struct {
+        const char *name, *variable;
+    } engines[] = {{"elasticsearch", "REFUGE_TEST_ELASTICSEARCH"},
+                   {"opensearch", "REFUGE_TEST_OPENSEARCH"}};
     const char *server = getenv("REFUGE_TEST_POSTGRESQL");
 
     bench_open(&bench, "sink", &argc, argv);
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++) {
+        const char *engine = getenv(engines[i].variable);
+        if (!engine || !engine[0])
+            continue;
+        compare_engine(false, 50000, engines[i].name, engine);
+        compare_engine(true, 20000, engines[i].name, engine);
+    }
     if (server && server[0]) {
         compare_postgres(false, 100000, server);
         compare_postgres(true, 30000, server);
