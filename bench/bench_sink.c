@@ -8,9 +8,9 @@
  *
  * With REFUGE_TEST_POSTGRESQL set, the same into that server: a first fill and the same items once
  * more, beside bare binary COPY of the same two tables, keys included. With
- * REFUGE_TEST_ELASTICSEARCH or REFUGE_TEST_OPENSEARCH set, the same into those, beside bare `_bulk` of
- * the same documents: one for each item, one for each row with its words, ids as the sink has them,
- * 10,000 items at a time and as many requests under way.
+ * REFUGE_TEST_ELASTICSEARCH or REFUGE_TEST_OPENSEARCH set, the same into those, beside bare `_bulk`
+ * of the same documents: one for each item, one for each row with its words, ids as the sink has
+ * them, 10,000 items at a time and as many requests under way.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +29,8 @@
 
 #define DISTINCT 4000 /* texts; rows beyond repeat them */
 #define TEXT_ROOM 1100
+#define BARE_SETTINGS \
+    "{\"index\":{\"number_of_replicas\":0,\"refresh_interval\":\"-1\"}}"
 
 static struct bench bench;
 
@@ -277,16 +279,15 @@ static void write_bulk(void *arg, struct bench_cost *cost)
     bare_call(es, "DELETE", NULL, "/bench-bare-items");
     bare_call(es, "DELETE", NULL, "/bench-bare-texts");
     bare_call(es, "PUT",
-              "{\"settings\":{\"index\":{\"number_of_replicas\":0,\"refresh_interval\":\"-1\"}},"
-              "\"mappings\":{\"properties\":{\"item\":{\"type\":\"keyword\"},\"type\":{\"type\":"
-              "\"keyword\"},\"size\":{\"type\":\"long\",\"index\":false},\"ts\":{\"type\":\"long\","
-              "\"index\":false},\"seq\":{\"type\":\"long\"}}}}",
+              "{\"settings\":" BARE_SETTINGS ",\"mappings\":{\"properties\":{\"item\":{\"type\":"
+              "\"keyword\"},\"type\":{\"type\":\"keyword\"},\"size\":{\"type\":\"long\",\"index\":"
+              "false},\"ts\":{\"type\":\"long\",\"index\":false},\"seq\":{\"type\":\"long\"}}}}",
               "/bench-bare-items");
     snprintf(body, sizeof body,
-             "{\"settings\":{\"index\":{\"number_of_replicas\":0,\"refresh_interval\":\"-1\"}},"
-             "\"mappings\":{\"properties\":{\"refuge\":{\"properties\":{\"item\":{\"type\":\"keyword\"},"
-             "\"n\":{\"type\":\"long\"},\"words\":{\"type\":\"text\",\"analyzer\":\"whitespace\"}}},"
-             "\"key\":{\"type\":\"keyword\"},\"val\":{\"type\":\"%s\"},\"at\":{\"type\":\"long\"}}}}",
+             "{\"settings\":" BARE_SETTINGS ",\"mappings\":{\"properties\":{\"refuge\":{"
+             "\"properties\":{\"item\":{\"type\":\"keyword\"},\"n\":{\"type\":\"long\"},"
+             "\"words\":{\"type\":\"text\",\"analyzer\":\"whitespace\"}}},\"key\":{\"type\":"
+             "\"keyword\"},\"val\":{\"type\":\"%s\"},\"at\":{\"type\":\"long\"}}}}",
              which->search ? "text" : "keyword");
     bare_call(es, "PUT", body, "/bench-bare-texts");
     rf_buf_init(&act, 1 << 16);
