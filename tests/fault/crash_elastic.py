@@ -9,6 +9,8 @@ is one of them and one way to break it:
     lost          the server does it, the answer never comes; the program goes on
     late          SIGKILL, and the server gets it only after another run is through
 
+    refuse        the server is given one row that it cannot take; the rest must be stored
+
 After it blobs are deleted whose changes the broken run may have been writing, one more run is made, and
 the digest of the index must be that of an index in SQLite which nobody broke.
 """
@@ -39,6 +41,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.upstream = upstream
         self.lock = threading.Lock()
         self.plan, self.count, self.process, self.held, self.fired = None, 0, None, [], False
+        self.spoil = None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def arm(self, kind, number):
@@ -65,6 +68,8 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     def forward(self, request):
         method, path, headers, body = request
+        if self.spoil:
+            body = body.replace(*self.spoil)
         connection = http.client.HTTPConnection(self.upstream, timeout=120)
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
@@ -242,6 +247,35 @@ def try_point(build, scheme, upstream, kind, number, upgrade, without=None):
         proxy.server_close()
 
 
+def try_refusal(build, scheme, upstream, without=None):
+    """One row of a blob is refused: that costs its blob alone, with the reason, and can be mended."""
+    proxy = Proxy(upstream)
+    home = Home(build, scheme, proxy, without)
+    try:
+        refs = before(home)
+        during(home, refs, False)
+        proxy.spoil = (b'"n":3,"words":["plain number 4"]},"key":"c"',
+                       b'"n":"x","words":["plain number 4"]},"key":"c"')
+        home.run("index", "run", "es", good=(3,))
+        told = home.run("index", "errors", "es", good=(3,))
+        if "c.json" not in told or "refused" not in told:
+            return "it is not told of: " + told
+        found = home.run("search", "--index", "es", "--limit", "100", "plain", good=(0, 1))
+        if "d.json  history" not in found or "c.json  history" in found:
+            return "of the other blobs or of this one is found: " + found
+        proxy.spoil = None
+        home.run("index", "retry", "es", "--all")
+        home.run("index", "run", "es", good=(0, 3))
+        home.run("index", "run", "main", good=(0, 3), without=False)
+        return None if home.digest("es") == home.digest("main") else "it is not mended"
+    except RuntimeError as wrong:
+        return str(wrong)
+    finally:
+        home.close()
+        proxy.shutdown()
+        proxy.server_close()
+
+
 def servers():
     return [(scheme, os.environ[variable].split("//", 1)[1]) for scheme, variable in SERVERS
             if os.environ.get(variable)]
@@ -279,6 +313,9 @@ def main():
     tried, wrong = sweep(options.build, options.seed, options.points, without=options.without)
     for words in wrong[:20]:
         tap.note(words)
+    for scheme, upstream in servers():
+        words = try_refusal(options.build, scheme, upstream, options.without)
+        tap.ok(words is None, "%s: a row that is refused costs its blob alone" % scheme, words or "")
     tap.ok(not wrong, "an index in a search engine survives %d broken requests" % tried)
     tap.remark("crash_elastic: %d points, %d violations, seed %d" %
                (tried, len(wrong), options.seed))
