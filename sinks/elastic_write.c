@@ -89,6 +89,7 @@ static struct rf_el_item *add_item(struct rf_elastic *sink, const char *key)
 
     if (sink->item_count >= sink->slot_count)
         widen(sink);
+    assert(sink->slots);
     memcpy(item->key, key, size);
     item->cur = (struct rf_el_content){.absent = true, .size = -1, .ts = INT64_MIN,
                                        .mtime = INT64_MIN};
@@ -115,7 +116,7 @@ static bool exists(const struct rf_el_item *item)
 static bool knows_reach(const struct rf_el_item *item)
 {
     return !exists(item) || item->reach == RF_EL_REACH_NONE ||
-           (item->reach == RF_EL_REACH_SOME && item->witness->cuts == item->witness_cuts);
+           (item->witness && item->witness->cuts == item->witness_cuts);
 }
 
 static void take_reach(struct rf_el_item *item, struct rf_el_item *witness)
@@ -175,7 +176,7 @@ enum rf_status rf_elastic_look_up(struct rf_elastic *sink, const char *const *ke
     docs = status ? NULL : rf_json_find(reply.json, "docs");
     if (!status && (reply.status >= 300 || !docs))
         status = rf_es_unexpected(sink->es, &reply, "read items", err);
-    for (size_t i = 0; !status && i < docs->count; i++) {
+    for (size_t i = 0; !status && docs && i < docs->count; i++) {
         struct rf_el_item *item;
         if (rf_json_find(&docs->items[i], "error"))
             return rf_error_set(err, RF_UNAVAILABLE, "index '%s' cannot be read now",
@@ -265,7 +266,7 @@ enum rf_status rf_elastic_expect(struct rf_sink *base, const char *const *keys, 
 
     for (size_t i = 0; !status && i < count; i++) {
         struct rf_el_item *item = rf_elastic_find(sink, keys[i]);
-        if (is_part(keys[i]) && !knows_reach(item))
+        if (item && is_part(keys[i]) && !knows_reach(item))
             unknown[used++] = item;
     }
     return settle(sink, status ? status : look_up_reach(sink, unknown, used, err));
@@ -281,7 +282,7 @@ enum rf_status rf_elastic_get(struct rf_elastic *sink, const char *key, bool wit
         status = rf_elastic_look_up(sink, &key, 1, err);
     if (!status)
         *out = rf_elastic_find(sink, key);
-    if (!status && with_reach && !knows_reach(*out))
+    if (!status && with_reach && *out && !knows_reach(*out))
         status = look_up_reach(sink, out, 1, err);
     return status;
 }
