@@ -418,7 +418,7 @@ static void put_needs(struct canon *canon, const char *key, const char *mapper,
     size_t count = 0;
 
     for (size_t i = 0; i < call->need_count; i++)
-        if (!call->needs[i].present || call->outcome != RF_EL_PARK)
+        if (!call->needs[i].present || (call->outcome != RF_EL_PARK && !call->again))
             needs[count++] = call->needs[i];
     if (count)
         qsort(needs, count, sizeof *needs, by_ref);
@@ -519,8 +519,9 @@ static enum rf_status put_call(struct canon *canon, const char *key, const char 
         put_needs(canon, key, mapper, call);
         return RF_OK;
     case RF_CANON_PARKS:
-        if (call->outcome == RF_EL_PARK)
-            put_state(canon, key, mapper, rf_elastic_park_names[call->kind]);
+        if (call->outcome == RF_EL_PARK || call->again)
+            put_state(canon, key, mapper,
+                      rf_elastic_park_names[call->again ? RF_PARK_READY : call->kind]);
         return RF_OK;
     case RF_CANON_LETTERS:
         if (call->outcome == RF_EL_DEAD && call->kind != RF_DEAD_LIMIT)
@@ -841,7 +842,8 @@ static enum rf_status canon_undecided(struct rf_canon *base,
         for (size_t i = 0; !status && key && !content.absent && i < canon->lane->mapper_count;
              i++) {
             const struct rf_el_call *call = call_of(&content, canon->lane->mappers[i].gen);
-            bool parked = call && call->outcome == RF_EL_PARK && call->kind != RF_PARK_NEED;
+            bool parked = call && (rf_elastic_waits(call, RF_PARK_SLOW) ||
+                                   rf_elastic_waits(call, RF_PARK_READY));
             if (parked || (call && call->outcome == RF_EL_DEAD && call->kind == RF_DEAD_LIMIT))
                 status = visit(user, key, canon->lane->mappers[i].name, parked);
         }

@@ -809,6 +809,21 @@ static enum rf_status find_reached(struct rf_elastic *sink, struct rf_el_item *c
     return status;
 }
 
+/* Parts that lost an edge and are reached all the same (rf_sink_share). */
+static enum rf_status wake_shared(struct rf_elastic *sink, const char *const *keys,
+                                  const bool *reached, size_t count, struct rf_error *err)
+{
+    const char *shared[RF_ELASTIC_PAGE];
+    size_t used = 0;
+
+    for (size_t i = 0; i < count; i++)
+        if (reached[i])
+            shared[used++] = keys[i];
+    if (!used || !sink->shared || !RF_SAFEGUARD("sink-shared-again"))
+        return RF_OK;
+    return rf_elastic_wake_below(sink, shared, used, NULL, sink->shared, err);
+}
+
 static enum rf_status collect_some(struct rf_elastic *sink, const struct rf_json *hits,
                                    struct rf_error *err)
 {
@@ -845,6 +860,8 @@ static enum rf_status collect_some(struct rf_elastic *sink, const struct rf_json
         for (size_t i = 0; i < count; i++)
             again[i] = items[i]->loosened == number;
         status = rf_elastic_group_flush(sink, err);
+        if (!status)
+            status = wake_shared(sink, keys, lane, count, err);
         for (size_t i = 0; !status && i < count; i++) {
             char id[RF_ITEM_KEY_SIZE + 4];
             if (items[i]->gone) {

@@ -4,7 +4,7 @@
  *   {"kind":"item", "item":KEY, "batch":NUMBER, "torn":true,
  *    "type":"blob", "size":1, "ts":US, "seq":1, "deleted":false, "name":null, "mtime":null,
  *    "calls":[{"g":GENERATION, "r":[[TABLE,ROWS],...], "e":EDGES, "o":"rows"|"park"|"dead",
- *              "k":KIND, "a":ATTEMPTS, "w":REASON, "t":US, "n":[[REF,PRESENT],...],
+ *              "k":KIND, "a":ATTEMPTS, "w":REASON, "t":US, "y":true (to be mapped again), "n":[[REF,PRESENT],...],
  *              "c":[[N,TABLE,COLUMN,KIND],...]}, ...],
  *    "prev":{what is above from "type" on, before the batch}, "fresh":true (there was nothing),
  *    "junk":[{"g","r","e"}, ...]   what the batch wrote of each generation it touched
@@ -64,6 +64,8 @@ static void put_call(struct rf_buf *out, const struct rf_el_call *call)
                       call->attempts, (long long)call->at);
         rf_elastic_put_words(out, call->reason);
     }
+    if (call->again)
+        rf_buf_put_text(out, ",\"y\":true");
     for (size_t i = 0; i < call->need_count; i++)
         rf_buf_printf(out, "%s[\"%s\",%d]", i ? "," : ",\"n\":[", call->needs[i].ref,
                       call->needs[i].present);
@@ -103,8 +105,9 @@ static void put_keys(struct rf_buf *out, const struct rf_el_content *content)
             long long gen = call->has.gen;
             char sep[24];
             snprintf(sep, sizeof sep, any ? "," : ",\"%s\":[", names[what]);
-            if (what == 0 && call->outcome == RF_EL_PARK)
-                rf_buf_printf(out, "%s\"%lld:%s\"", sep, gen, rf_elastic_park_names[call->kind]);
+            if (what == 0 && (call->outcome == RF_EL_PARK || call->again))
+                rf_buf_printf(out, "%s\"%lld:%s\"", sep, gen,
+                              rf_elastic_park_names[call->again ? RF_PARK_READY : call->kind]);
             else if ((what == 1 && call->outcome == RF_EL_DEAD) || (what == 2 && call->cuts) ||
                      what == 3)
                 rf_buf_printf(out, "%s%lld", sep, gen);
@@ -239,6 +242,7 @@ static bool read_call(struct rf_arena *arena, const struct rf_json *json, struct
 
     if (!good)
         return false;
+    out->again = is_true(json, "y");
     out->outcome = outcome[0] == 'r' ? RF_EL_ROWS : outcome[0] == 'p' ? RF_EL_PARK : RF_EL_DEAD;
     if (out->outcome != RF_EL_ROWS) {
         good = int_of(json, "k", &kind) && int_of(json, "a", &attempts) &&

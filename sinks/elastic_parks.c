@@ -27,8 +27,9 @@ static const struct rf_el_call *call_of(const struct rf_el_content *content, int
 }
 
 /* What the index says of one item now. RF_NOT_FOUND: nothing. */
-static enum rf_status read_one(struct rf_elastic *sink, struct rf_arena *arena, const char *key,
-                               struct rf_el_content *out, struct rf_error *err)
+enum rf_status rf_elastic_read_one(struct rf_elastic *sink, struct rf_arena *arena,
+                                   const char *key, struct rf_el_content *out,
+                                   struct rf_error *err)
 {
     struct rf_es_reply reply;
     const struct rf_json *docs, *source;
@@ -74,9 +75,10 @@ static enum rf_status read_park(struct rf_elastic *sink, struct rf_arena *arena,
         return status;
     (void)!rf_json_int(rf_json_find(source, "park_at"), at);
     call = call_of(&content, of->gen);
-    if (!call || call->outcome != RF_EL_PARK || call->kind != (uint8_t)kind)
+    if (!call || !rf_elastic_waits(call, kind))
         return RF_OK; /* it is no longer so, or not yet */
-    *out = (struct rf_sink_park){.park = kind, .mapper = mapper, .attempts = call->attempts,
+    *out = (struct rf_sink_park){.park = kind, .mapper = mapper,
+                                 .attempts = call->again ? 0 : call->attempts,
                                  .kind = content.kind, .size = (uint64_t)content.size,
                                  .seq = content.seq, .timestamp_us = content.ts};
     snprintf(out->key, sizeof out->key, "%s", key);
@@ -185,11 +187,11 @@ enum rf_status rf_elastic_is_parked(struct rf_sink *base, uint32_t id, uint16_t 
     *out = false;
     rf_arena_init(&arena, RF_ES_ANSWER_MAX);
     if (!status)
-        status = read_one(sink, &arena, key, &content, err);
+        status = rf_elastic_read_one(sink, &arena, key, &content, err);
     call = status ? NULL : call_of(&content, lane->mappers[mapper].gen);
-    if (call && call->outcome == RF_EL_PARK && call->kind != RF_PARK_NEED) {
+    if (call && (rf_elastic_waits(call, RF_PARK_SLOW) || rf_elastic_waits(call, RF_PARK_READY))) {
         *out = true;
-        *attempts = call->attempts;
+        *attempts = call->again ? 0 : call->attempts;
     }
     rf_arena_release(&arena);
     return status == RF_NOT_FOUND ? RF_OK : status;
@@ -209,7 +211,7 @@ enum rf_status rf_elastic_park_needs(struct rf_sink *base, uint32_t id,
     enum rf_status status = ask(sink, id, &lane, err);
 
     if (!status)
-        status = read_one(sink, arena, park->key, &content, err);
+        status = rf_elastic_read_one(sink, arena, park->key, &content, err);
     if (!status)
         call = call_of(&content, lane->mappers[park->mapper].gen);
     list = rf_arena_alloc(arena, ((call ? call->need_count : 0) + 1) * sizeof *list);
@@ -284,7 +286,7 @@ enum rf_status rf_elastic_origin_of(struct rf_sink *base, uint32_t id, const cha
         if (lane->mappers[i].gen == gen)
             origin.mapper = (uint16_t)i;
     rf_arena_init(&arena, RF_ES_ANSWER_MAX);
-    status = read_one(sink, &arena, origin.parent_key, &parent, err);
+    status = rf_elastic_read_one(sink, &arena, origin.parent_key, &parent, err);
     if (status == RF_NOT_FOUND)
         status = rf_error_set(err, RF_CORRUPT, "index '%s' has an edge of an item that is not "
                                                "there", rf_es_name(sink->es));
@@ -342,7 +344,7 @@ static enum rf_status name_of(struct rf_elastic *sink, struct rf_arena *arena,
     name = rf_arena_copy(arena, name, strlen(name));
     above = rf_arena_copy(arena, above, strlen(above));
     *out = name;
-    status = read_one(sink, arena, above, &parent, err);
+    status = rf_elastic_read_one(sink, arena, above, &parent, err);
     if (!status && parent.name) {
         snprintf(words, sizeof words, "%.4096s of %.4096s", name, parent.name);
         *out = rf_arena_copy(arena, words, strlen(words));

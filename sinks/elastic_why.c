@@ -252,6 +252,11 @@ static void take_state(struct asking *asking, const struct rf_el_call *call,
     size_t missing = 0;
     struct rf_buf text;
 
+    if (call && call->again) {
+        out->state = "parked (ready)";
+        out->reason = "another version may have to map it";
+        return;
+    }
     if (!call || call->outcome == RF_EL_ROWS)
         return;
     rf_buf_init(&text, 1 << 16);

@@ -632,6 +632,21 @@ void rf_elastic_park(struct rf_elastic *sink, struct rf_el_item *item, int64_t g
     set_aside(sink, item, add_call(sink, item, gen), RF_EL_PARK, (uint8_t)kind, reason, attempts);
 }
 
+void rf_elastic_again_call(struct rf_elastic *sink, struct rf_el_item *item, int64_t gen)
+{
+    struct rf_el_call *call;
+
+    rf_elastic_touch(sink, item);
+    call = rf_elastic_call(&item->cur, gen);
+    if (!call)
+        call = add_call(sink, item, gen);
+    if (call->outcome != RF_EL_PARK)
+        call->again = true;
+    else if (call->kind == RF_PARK_NEED)
+        call->kind = RF_PARK_READY;
+    item->park_at = ++sink->park_at;
+}
+
 void rf_elastic_retry_call(struct rf_elastic *sink, struct rf_el_item *item, int64_t gen)
 {
     struct rf_el_call *call;
@@ -640,6 +655,7 @@ void rf_elastic_retry_call(struct rf_elastic *sink, struct rf_el_item *item, int
     call = rf_elastic_call(&item->cur, gen);
     call->outcome = RF_EL_PARK;
     call->kind = RF_PARK_READY;
+    call->again = false;
     item->park_at = ++sink->park_at;
 }
 
@@ -943,6 +959,7 @@ static void open_batch(struct rf_elastic *sink, struct rf_el_lane *lane)
     sink->lane = lane;
     sink->batch = ++sink->counter;
     sink->written = false;
+    sink->shared = 0;
     sink->put_last = NULL;
     sink->now = rf_elastic_now();
     sink->park_at = sink->now > sink->park_at ? sink->now : sink->park_at + 1;

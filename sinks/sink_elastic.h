@@ -8,6 +8,7 @@
  * elastic_items.c     manifests of items: as JSON and back
  * elastic_write.c     one batch of items: begin, put, remove, commit; what a crash left
  * elastic_group.c     what is written together, parts nothing reaches
+ * elastic_again.c     who holds a part, and mapping it again
  * elastic_parks.c     parks, dead letters, counts
  * elastic_search.c    words in, hits out
  * elastic_why.c       what became of one item
@@ -165,6 +166,7 @@ struct rf_el_call {
     struct rf_el_extent has; /* its gen too */
     enum rf_el_outcome outcome;
     uint8_t kind; /* enum rf_park_kind or enum rf_dead_class */
+    bool again; /* it has what it says, and waits to be mapped again: a ready park beside it */
     uint32_t attempts;
     const char *reason;
     int64_t at;
@@ -261,6 +263,7 @@ struct rf_elastic {
     bool own_stale, rows_stale; /* changed since the last refresh */
     int64_t refreshed;        /* us */
     bool loose;               /* there may be l: documents */
+    uint64_t shared;          /* rf_sink_share, of the open batch */
     enum { RF_EL_WAITING_UNKNOWN, RF_EL_WAITING_NONE, RF_EL_WAITING_SOME } waiting, needing;
     struct rf_el_lane *lane;  /* of the open batch */
     char from[RF_POSITION_SIZE];
@@ -430,6 +433,8 @@ RF_MUST_USE enum rf_status rf_elastic_recover(struct rf_elastic *sink, struct rf
 void rf_elastic_park(struct rf_elastic *sink, struct rf_el_item *item, int64_t gen,
                      enum rf_park_kind kind, const char *reason, uint32_t attempts);
 
+/* It is to be mapped again, and keeps what it has until then. */
+void rf_elastic_again_call(struct rf_elastic *sink, struct rf_el_item *item, int64_t gen);
 /* A dead letter becomes a ready park. */
 void rf_elastic_retry_call(struct rf_elastic *sink, struct rf_el_item *item, int64_t gen);
 
@@ -453,7 +458,34 @@ void rf_elastic_rollback(struct rf_sink *sink);
 enum rf_status rf_elastic_has_part(struct rf_sink *sink, uint32_t lane, const char *key, bool *out,
                                    struct rf_error *err);
 
+/* ---- elastic_again.c ---- */
+
+/* These items and all parts below them become ready parks (rf_sink_again). What a group holds is
+ * written. */
+RF_MUST_USE enum rf_status rf_elastic_wake_below(struct rf_elastic *sink, const char *const *keys,
+                                                 size_t count, const char *media,
+                                                 uint64_t mappers, struct rf_error *err);
+enum rf_status rf_elastic_holders(struct rf_sink *sink, uint32_t lane, const char *key,
+                                  enum rf_status (*visit)(void *user,
+                                                          const struct rf_sink_holder *),
+                                  void *user, struct rf_error *err);
+enum rf_status rf_elastic_again(struct rf_sink *sink, const char *key, const char *media,
+                                uint64_t mappers, struct rf_error *err);
+enum rf_status rf_elastic_share(struct rf_sink *sink, uint64_t mappers, struct rf_error *err);
+
 /* ---- elastic_parks.c ---- */
+
+/* Whether a call waits in this way: as its outcome, or beside it. */
+static inline bool rf_elastic_waits(const struct rf_el_call *call, enum rf_park_kind kind)
+{
+    return (call->outcome == RF_EL_PARK && call->kind == (uint8_t)kind) ||
+           (call->again && kind == RF_PARK_READY);
+}
+
+/* What the index says of one item now. RF_NOT_FOUND, without words: nothing. */
+RF_MUST_USE enum rf_status rf_elastic_read_one(struct rf_elastic *sink, struct rf_arena *arena,
+                                               const char *key, struct rf_el_content *out,
+                                               struct rf_error *err);
 
 enum rf_status rf_elastic_parks(struct rf_sink *sink, uint32_t lane, uint16_t mapper,
                                 enum rf_park_kind kind, int64_t *after, struct rf_sink_park *out,

@@ -217,6 +217,10 @@ static inline void load_calls(struct elastic_load *load, int64_t blob, const str
                                             "%lld)",
                                             gen, (long long)blob, parks[load_int(call, "k", 0)],
                                             load_text(call, "w"), load_int(call, "a", 0)));
+        if (load_is(call, "y"))
+            load_exec(load, sqlite3_mprintf("INSERT INTO refuge_parks VALUES(%lld, %lld, 'ready', "
+                                            "NULL, 0)",
+                                            gen, (long long)blob));
         if (strcmp(outcome, "dead") == 0)
             load_exec(load, sqlite3_mprintf("INSERT INTO refuge_dead_letters VALUES(%lld, %lld, "
                                             "%Q, %Q, %lld)",
