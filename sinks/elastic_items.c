@@ -4,7 +4,8 @@
  *   {"kind":"item", "item":KEY, "batch":NUMBER, "torn":true,
  *    "type":"blob", "size":1, "ts":US, "seq":1, "deleted":false, "name":null, "mtime":null,
  *    "calls":[{"g":GENERATION, "r":[[TABLE,ROWS],...], "e":EDGES, "o":"rows"|"park"|"dead",
- *              "k":KIND, "a":ATTEMPTS, "w":REASON, "t":US, "y":true (to be mapped again), "n":[[REF,PRESENT],...],
+ *              "k":KIND, "a":ATTEMPTS, "w":REASON, "t":US, "n":[[REF,PRESENT],...],
+ *              "y":true (to be mapped again),
  *              "c":[[N,TABLE,COLUMN,KIND],...]}, ...],
  *    "prev":{what is above from "type" on, before the batch}, "fresh":true (there was nothing),
  *    "junk":[{"g","r","e"}, ...]   what the batch wrote of each generation it touched
