@@ -1232,6 +1232,9 @@ static struct rf_unit *next_to_write(const struct rf_pipeline *p)
 
     if (p->ready.head)
         return p->ready.head;
+    if (p->options.shuffle_seed) /* those moved to the next batch may stand between these */
+        while (unit && unit->batch != p->current.number)
+            unit = unit->order_next;
     while (unit && !may_begin(p, unit) && p->order_bytes > ORDER_BYTES)
         unit = unit->order_next;
     return unit && may_begin(p, unit) ? unit : NULL;

@@ -71,4 +71,23 @@ run refuge index run
 status_is "the run after the next" 0
 run refuge sql --csv 'select count(*), sum(value) from record where key = '"'n'"
 out_has "has all of it" "150000,$((150000 * 149999 / 2))"
+
+# A verify maps in another order. A batch that ends early leaves what comes after it to the next one,
+# wherever it stands in that order.
+export REFUGE_HOME="$tmp/few"
+refuge init -q >/dev/null || fail "init"
+echo 'return { index = { batch_items = 300 } }' >"$REFUGE_HOME/refuge.conf"
+mkdir few.d
+python3 -c '
+for f in range(200):
+    with open("few.d/%d.jsonl" % f, "w") as out:
+        for i in range(100): out.write("{\"n\": %d}\n" % (f * 100 + i))'
+refuge put -q few.d >refs
+run refuge index run
+status_is "small batches" 0
+for _ in 1 2 3; do
+    timeout 120 "$REFUGE" index verify >"$out" 2>"$err"
+    status=$?
+    status_is "a verify comes to its end" 0
+done
 done_testing
