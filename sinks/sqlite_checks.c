@@ -134,17 +134,21 @@ static enum rf_status count_rows(struct fts_check *check, struct rf_error *err)
                            rf_buf_text(&columns), check->table->name, (long long)check->first,
                            (long long)(check->first + check->count));
     while (!status && (status = rf_db_step(check->db, stmt, err)) == RF_OK) {
+        bool any = false; /* a row whose texts are all null has no entry */
+
         check->id = sqlite3_column_int64(stmt, 0);
         rf_buf_clear(&check->grams);
         rf_buf_clear(&check->sizes);
         for (size_t i = 0; i < count; i++) {
             struct rf_bytes text = rf_db_bytes(stmt, (int)i + 1);
+            any |= sqlite3_column_type(stmt, (int)i + 1) != SQLITE_NULL;
             count_text(check, (unsigned)i, text);
             rf_grams_put(&check->grams, text);
         }
         count_text(check, (unsigned)count, rf_buf_bytes(&check->grams));
-        check->sums[check->id - check->first] +=
-            token_hash(check->sizes.data, check->sizes.size, check->id, SIZES_COLUMN, 0);
+        if (any)
+            check->sums[check->id - check->first] +=
+                token_hash(check->sizes.data, check->sizes.size, check->id, SIZES_COLUMN, 0);
     }
     sqlite3_finalize(stmt);
     rf_buf_release(&columns);
