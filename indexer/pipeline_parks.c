@@ -123,7 +123,7 @@ static enum rf_status start_unit(struct rf_pipeline *p, struct rf_unit *unit, ui
     p->slow[p->slow_count++] = unit;
     rf_pipeline_enter(p, unit, NULL);
     if (ask)
-        unit->versions[mapper] = (int8_t)version;
+        unit->versions[mapper] = (int16_t)version;
     return RF_OK;
 }
 

@@ -81,10 +81,11 @@ void rf_versions_choose(struct rf_pipeline *p, struct rf_unit *unit)
     if (!p->chained || unit->versions || unit->kind == RF_UNIT_REMOVE ||
         unit->kind == RF_UNIT_ARRIVED)
         return;
-    unit->versions = malloc(p->options.mapper_count);
+    unit->versions = malloc(p->options.mapper_count * sizeof *unit->versions);
     if (!unit->versions)
         abort();
-    memset(unit->versions, -1, p->options.mapper_count);
+    for (size_t i = 0; i < p->options.mapper_count; i++)
+        unit->versions[i] = -1;
     item = item_of(top_of(unit));
     for (size_t i = 0; i < p->options.mapper_count; i++) {
         const struct rf_plan_mapper *chain = p->mappers[i].chain;
@@ -99,7 +100,7 @@ void rf_versions_choose(struct rf_pipeline *p, struct rf_unit *unit)
                 item.media = media_of(p, unit);
             takes = rf_plan_takes(chain, &item);
         }
-        unit->versions[i] = (int8_t)rf_plan_choose(takes);
+        unit->versions[i] = (int16_t)rf_plan_choose(takes);
     }
 }
 

@@ -54,7 +54,7 @@ struct rf_unit {
     enum rf_dead_class dead_class; /* of that; 0: RF_DEAD_BLOB */
     uint16_t mapper;        /* only_calls: index into the lane's mappers */
     uint32_t attempts;
-    int8_t *versions;       /* where a lane has chains: which maps it, by mapper; -1: none; owned */
+    int16_t *versions;      /* where a lane has chains: which maps it, by mapper; -1: none; owned */
     char *dead_reason;      /* owned */
     struct rf_result *result; /* READY: what the pool answered, owned */
     struct rf_unit_tally {      /* what was written of it, for the pipeline's books */
