@@ -7,6 +7,7 @@
 #     <!-- file PATH -->         the block is written there (PATH as in sh)
 #     <!-- run -->               it is run by sh, in an empty folder of the page
 #     <!-- run, status N -->     the same, ending so
+#     <!-- run with servers -->  the same where PG and OS can name servers, as scripts/test starts them
 #     <!-- answers -->           is what the block before it printed
 #     <!-- says -->              is among what it said on standard error, broken in lines anywhere
 . "$(dirname "$0")/lib.sh"
@@ -16,6 +17,11 @@ ln -s "$REFUGE" "$tmp/bin/refuge"
 ln -s "$REFUGE_MAPPER" "$tmp/bin/refuge-mapper"
 PATH=$tmp/bin:$PATH
 export PATH
+
+# Servers of the tests, by the names the README gives them.
+PG=${REFUGE_TEST_POSTGRESQL:-}
+OS=${REFUGE_TEST_OPENSEARCH:-}
+export PG OS
 
 words() { tr -s ' \n' '  ' <"$1" | sed 's/ $//'; }
 
@@ -31,7 +37,14 @@ run_page()
 import os, re, sys
 text = open(sys.argv[1], encoding="utf-8").read()
 kinds = r"<!-- (file|run|answers|says)(?:,? (?:status )?([^\n>]+?))? -->\n+```[a-z]*\n(.*?)```"
+servers = bool(os.environ["PG"] and os.environ["OS"])
+passed = False
 for number, (kind, word, body) in enumerate(re.findall(kinds, text, re.S)):
+    if kind in ("file", "run"):
+        passed = word == "with servers" and not servers
+    if passed:
+        continue
+    word = "" if word == "with servers" else word
     name = os.path.join(sys.argv[2], "%02d." % number)
     open(name + kind, "w").write(body)
     open(name + "word", "w").write(word)
@@ -61,5 +74,9 @@ PYTHON
 }
 
 run_page README.md
+for index in team web; do # in servers that others use, too
+    [ ! -e "$REFUGE_HOME/conf.d/index-$index.json" ] || refuge index drop -q "$index"
+done
+[ -n "$PG" ] && [ -n "$OS" ] || skip "README.md: an index in each server" "PG and OS name none"
 run_page doc/writing-a-mapper.md
 done_testing
