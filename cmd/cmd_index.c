@@ -650,6 +650,37 @@ static bool resolve_mappers(struct rf_cli *cli, struct rf_definition *definition
     return true;
 }
 
+/* What is there already may be this index, whose definition was lost; not one of another store. */
+static enum rf_status check_store(struct rf_cli *cli, struct rf_sink *sink, const char *place,
+                                  bool *again, struct rf_error *err)
+{
+    struct rf_store_options how = {.mode = RF_STORE_READ};
+    struct rf_store *store = NULL;
+    struct rf_store_info info;
+    const char *uuid = NULL;
+    struct rf_arena arena;
+    enum rf_status status;
+
+    rf_arena_init(&arena, 4096);
+    status = rf_sink_get_fact(sink, &arena, "store", &uuid, err);
+    *again = status == RF_OK;
+    if (status == RF_OK)
+        status = rf_store_open(&store, cli->home.store_url, &how, err);
+    if (status == RF_OK && store)
+        status = rf_store_info(store, &info, err);
+    if (status == RF_OK && store && strcmp(info.uuid, uuid) != 0)
+        status = rf_error_set(err, RF_INVALID,
+                              "cannot make an index at '%s': one of another store (%s) is there",
+                              place, uuid);
+    if (status == RF_NOT_FOUND && !store) { /* nothing is there yet */
+        rf_error_clear(err);
+        status = RF_OK;
+    }
+    rf_store_close(store);
+    rf_arena_release(&arena);
+    return status;
+}
+
 /* Make the sink, so that a mistake in its URL shows now. */
 static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
                         const struct rf_definition *definition)
@@ -658,7 +689,10 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
     struct rf_sink *sink = NULL;
     struct rf_error err = {0};
     enum rf_status status = rf_sink_open(&sink, definition->sink, &how, &err);
+    bool again = false;
 
+    if (status == RF_OK)
+        status = check_store(cli, sink, definition->sink, &again, &err);
     rf_sink_close(sink);
     if (status == RF_OK && mkdir(cli->home.conf_dir, 0700) == 0)
         rf_folder_sync_of(cli->home.conf_dir);
@@ -668,7 +702,8 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
         return rf_fail(cli, &err);
     rf_summary_text(cli, "index", index->name);
     rf_summary_text(cli, "sink", definition->sink);
-    rf_say(cli, "index '%s' is made; 'refuge index run%s' fills it", index->name, index->argument);
+    rf_say(cli, "index '%s' is %s; 'refuge index run%s' %s", index->name,
+           again ? "taken up again" : "made", index->argument, again ? "goes on" : "fills it");
     return RF_EXIT_OK;
 }
 

@@ -96,6 +96,14 @@ err_has "names the file and line" "conf.d/index-odd.json:1"
 err_has "and what was meant" "did you mean 'sink'"
 rm "$REFUGE_HOME/conf.d/index-odd.json"
 
+rm "$REFUGE_HOME/conf.d/index-titles.json"
+run refuge index create titles --sink sqlite:elsewhere.db --mapper titles.lua
+err_has "an index whose definition was lost is taken up again" "'titles' is taken up again"
+refuge init -q --home "$tmp/stranger" >/dev/null
+run refuge --home "$tmp/stranger" index create titles --sink sqlite:elsewhere.db
+status_is "another home's index is not" 1
+err_has "and why is said" "one of another store"
+ok "nothing of that stays" test ! -e "$tmp/stranger/conf.d/index-titles.json"
 run refuge index drop titles
 status_is "drop" 0
 ok "its file is gone" test ! -e elsewhere.db
