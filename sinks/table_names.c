@@ -43,16 +43,27 @@ static size_t take_names(struct taken *out, const struct rf_decl *decl)
     return count;
 }
 
+/* What a column of PostgreSQL cannot be called, and what columns of our own are. */
+static bool is_reserved(const struct rf_table *table, const char *name)
+{
+    static const char *const of_server[] = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"};
+
+    for (size_t i = 0; i < sizeof of_server / sizeof *of_server; i++)
+        if (strcmp(name, of_server[i]) == 0)
+            return true;
+    return strcmp(name, "search") == 0 && is_searched(table);
+}
+
 static enum rf_status check_columns(const struct rf_decl *decl, struct rf_error *err)
 {
     for (size_t i = 0; i < decl->table_count; i++)
         for (size_t k = 0; k < decl->tables[i].column_count; k++)
-            if (strcmp(decl->tables[i].columns[k].name, "search") == 0 &&
-                is_searched(&decl->tables[i]))
+            if (is_reserved(&decl->tables[i], decl->tables[i].columns[k].name))
                 return rf_error_set(err, RF_INVALID,
-                                    "table '%s' of mapper '%s' has a column 'search', which is "
-                                    "the name of its full text in a server: rename it",
-                                    decl->tables[i].name, decl->name);
+                                    "table '%s' of mapper '%s' has a column '%s', which a server "
+                                    "has by itself: rename it",
+                                    decl->tables[i].name, decl->name,
+                                    decl->tables[i].columns[k].name);
     return RF_OK;
 }
 

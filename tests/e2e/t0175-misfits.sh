@@ -60,6 +60,10 @@ out_has "with its rows" 2
 mapper notes notes notes search
 run refuge index run
 err_has "a column named as the full text of a server" "has a column 'search'"
+mapper notes notes notes xmin
+run refuge mapper check "$mappers/notes.lua"
+status_is "or as one that PostgreSQL has by itself: status 1" 1
+out_has "it is named" "has a column 'xmin'"
 mapper notes notes notes body
 
 # While a follower runs.
