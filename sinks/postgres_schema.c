@@ -401,6 +401,60 @@ enum rf_status rf_postgres_make_table(struct rf_postgres *sink, int64_t table_id
     return status;
 }
 
+/* A B-tree takes no value above some 2,700 bytes (a third of a page, BTMaxItemSize of nbtree.h),
+ * and one row with a longer text would keep the index from being made. So a text by itself is
+ * hashed, which is all that finding a value asks for; among others its beginning is taken. */
+#define BTREE_TEXT_CHARS 600u /* of 4 bytes each at most, shared by the texts of an index */
+
+static bool is_long(const struct rf_column *column)
+{
+    return column->type == RF_TYPE_TEXT || column->type == RF_TYPE_JSON;
+}
+
+static const struct rf_column *find_column(const struct rf_table *table, const char *name)
+{
+    const struct rf_column *column = table->columns;
+
+    while (strcmp(column->name, name) != 0)
+        column++;
+    return column;
+}
+
+static void put_facet(struct rf_buf *sql, const struct rf_column *column)
+{
+    const char *cast = column->type == RF_TYPE_JSON ? "::text" : "";
+
+    rf_pg_put_sql(sql, is_long(column) ? " USING hash((\"%w\"%s));\n" : "((\"%w\"%s));\n",
+                  column->name, cast);
+}
+
+static void put_index_columns(struct rf_buf *sql, const struct rf_table *table,
+                              const struct rf_table_index *index)
+{
+    unsigned texts = 0, share = BTREE_TEXT_CHARS;
+
+    for (size_t k = 0; k < index->count; k++)
+        texts += is_long(find_column(table, index->columns[k]));
+    if (index->count == 1) {
+        put_facet(sql, find_column(table, index->columns[0]));
+        return;
+    }
+    if (texts > 1)
+        share /= texts;
+    rf_buf_put_text(sql, "(");
+    for (size_t k = 0; k < index->count; k++) {
+        const struct rf_column *column = find_column(table, index->columns[k]);
+
+        rf_pg_put_sql(sql, k ? ", " : "");
+        if (is_long(column))
+            rf_pg_put_sql(sql, "left(\"%w\"%s, %u)", column->name,
+                          column->type == RF_TYPE_JSON ? "::text" : "", share);
+        else
+            rf_pg_put_sql(sql, "\"%w\"", column->name);
+    }
+    rf_buf_put_text(sql, ");\n");
+}
+
 /* An index keeps its name through a swap; the number of the table makes it one of its own. */
 enum rf_status rf_postgres_make_indexes(struct rf_postgres *sink, int64_t table_id,
                                         const struct rf_table *table, const char *name,
@@ -415,19 +469,14 @@ enum rf_status rf_postgres_make_indexes(struct rf_postgres *sink, int64_t table_
                   name);
     for (size_t i = 0; i < table->column_count; i++) {
         const struct rf_column *column = &table->columns[i];
-        if (column->facet && column->type == RF_TYPE_JSON)
-            rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\"((\"%w\"::text));\n", id,
-                          ++number, name, column->name);
-        else if (column->facet || column->type == RF_TYPE_TIME)
-            rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\"(\"%w\");\n", id,
-                          ++number, name, column->name);
+        if (!column->facet && column->type != RF_TYPE_TIME)
+            continue;
+        rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\"", id, ++number, name);
+        put_facet(&sql, column);
     }
     for (size_t i = 0; i < table->index_count; i++) {
-        const struct rf_table_index *index = &table->indexes[i];
-        rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\"(", id, ++number, name);
-        for (size_t k = 0; k < index->count; k++)
-            rf_pg_put_sql(&sql, "%s\"%w\"", k ? ", " : "", index->columns[k]);
-        rf_buf_put_text(&sql, ");\n");
+        rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\"", id, ++number, name);
+        put_index_columns(&sql, table, &table->indexes[i]);
     }
     if (rf_postgres_search_count(table))
         rf_pg_put_sql(&sql, "CREATE INDEX \"refuge_%lld_%u\" ON \"%w\" USING gin(search);\n", id,

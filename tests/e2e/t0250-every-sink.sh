@@ -10,12 +10,17 @@ cat >"$REFUGE_HOME/mappers/ten.lua" <<'LUA'
 return {
     name = "ten", version = "1", on = { "file" }, match = { name = { "ten-*.json" } },
     tables = { ten = { columns = { "number int", "word text search", "share float", "at time",
-                                   "ok bool" } } },
+                                   "ok bool", "long text facet" },
+                       indexes = { "word", { "number", "long", "word" } } } },
     map = function(blob, emit)
         local item = blob:json()
         if item.n == 7 then error("seven is not to be mapped") end
+        local long = {}
+        for i = 1, 640 do -- more than a B-tree or a search engine takes of one value
+            long[i] = refuge.hash.sha256(item.word .. i)
+        end
         emit.ten { number = item.n, word = item.word, share = item.share, at = item.at,
-                   ok = item.ok }
+                   ok = item.ok, long = table.concat(long) }
     end,
 }
 LUA
