@@ -395,14 +395,19 @@ static enum rf_status act_failed(void *user, const struct rf_es_failure *failure
                         failure->status, failure->error, failure->reason);
 }
 
-static enum rf_status write_manifests(struct rf_elastic *sink, struct rf_error *err)
+/* remove: the manifests of items that are gone. They are written like the others first, and go when
+ * their rows have gone: until then they are all that names these. */
+static enum rf_status write_manifests(struct rf_elastic *sink, bool remove, struct rf_error *err)
 {
     struct flushing flushing = {sink, true};
     struct rf_el_group *group = &sink->group;
     char id[RF_ITEM_KEY_SIZE + 4];
     enum rf_status status = RF_OK;
+    size_t count = 0;
 
-    if (!group->changed_count)
+    for (size_t i = 0; i < group->changed_count; i++)
+        count += !remove || group->changed[i]->gone;
+    if (!count)
         return RF_OK;
     status = rf_es_bulk_begin(sink->es, act_failed, &flushing, err);
     if (status)
@@ -410,11 +415,13 @@ static enum rf_status write_manifests(struct rf_elastic *sink, struct rf_error *
     sink->own_stale = true;
     for (size_t i = 0; !status && i < group->changed_count; i++) {
         struct rf_el_item *item = group->changed[i];
+        if (remove && !item->gone)
+            continue;
         snprintf(id, sizeof id, "i:%s", item->key);
         rf_buf_clear(&sink->act);
-        put_act(&sink->act, sink, item->gone ? "delete" : "index", sink->own, rf_bytes_text(id));
+        put_act(&sink->act, sink, remove ? "delete" : "index", sink->own, rf_bytes_text(id));
         rf_buf_clear(&sink->scratch);
-        if (!item->gone)
+        if (!remove)
             rf_elastic_put_item(&sink->scratch, sink, item);
         if (sink->scratch.failed)
             status = rf_error_set(err, sink->scratch.failed, "no memory for a manifest");
@@ -508,8 +515,10 @@ static enum rf_status take_back(struct rf_elastic *sink, struct rf_error *err)
     if (!status)
         status = put_trims(sink, err);
     if (!status)
-        status = write_manifests(sink, err);
-    return status ? status : write_ops(sink, err);
+        status = write_manifests(sink, false, err);
+    if (!status)
+        status = write_ops(sink, err);
+    return status ? status : write_manifests(sink, true, err);
 }
 
 static enum rf_status write_group(struct rf_elastic *sink, struct rf_error *err)
@@ -522,11 +531,13 @@ static enum rf_status write_group(struct rf_elastic *sink, struct rf_error *err)
         return status;
     sink->written = true;
     if (!status && first)
-        status = write_manifests(sink, err);
+        status = write_manifests(sink, false, err);
     if (!status)
         status = write_ops(sink, err);
     if (!status && !first)
-        status = write_manifests(sink, err);
+        status = write_manifests(sink, false, err);
+    if (!status)
+        status = write_manifests(sink, true, err);
     if (!status && group->refused)
         status = take_back(sink, err);
     return status;

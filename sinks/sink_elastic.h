@@ -31,6 +31,7 @@
  * writers the later one wins whatever arrives when; deletes are remembered for index.gc_deletes. A
  * manifest holds what was before the batch beside what is new, and the batch's number. It is
  * written before the rows and edges it speaks of; when that is refused, none of these are sent.
+ * That of an item that goes for good is removed behind its rows: nothing else names them.
  * The state document names the highest number that is done; commit sets it together with the
  * position. So:
  *
