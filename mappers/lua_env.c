@@ -542,7 +542,7 @@ static void load_chunk(lua_State *L, const char *file, struct rf_bytes text)
     if (text.size >= 3 && memcmp(text.data, "\xef\xbb\xbf", 3) == 0)
         text = rf_bytes(text.data + 3, text.size - 3);
     if (luaL_loadbufferx(L, text.size ? (const char *)text.data : "", text.size, name, mode) != 0) {
-        if (text.size && text.data[0] == '\x1b')
+        if (mode[0] == 't' && text.size && text.data[0] == '\x1b')
             luaL_error(L, "%s: this is compiled Lua; a mapper is given as text", file);
         lua_error(L);
     }
