@@ -650,6 +650,36 @@ static bool resolve_mappers(struct rf_cli *cli, struct rf_definition *definition
     return true;
 }
 
+/* Whether two places may be one: the same, or in a server, which may have many names, what stands
+ * behind the '#'. */
+static bool may_be_one(const char *a, const char *b, bool strictly)
+{
+    const char *in_a = strchr(a, '#'), *in_b = strchr(b, '#');
+
+    return strcmp(a, b) == 0 || (!strictly && in_a && in_b && strcmp(in_a, in_b) == 0);
+}
+
+/* The name of another index kept in the same place, or NULL; allocated. */
+static char *sharing(struct rf_cli *cli, const char *url, const char *name, bool strictly)
+{
+    size_t count;
+    char **names = rf_index_names(cli, &count), *found = NULL;
+    int code;
+
+    for (size_t i = 0; i < count && !found; i++) {
+        struct rf_index_home other;
+
+        if (strcmp(names[i], name) == 0)
+            continue;
+        if (rf_index_home_init(&other, cli, names[i], false, &code) &&
+            may_be_one(other.url, url, strictly))
+            found = strdup(names[i]);
+        rf_index_home_release(&other);
+    }
+    rf_names_free(names, count);
+    return found;
+}
+
 /* What is there already may be this index, whose definition was lost; not one of another store. */
 static enum rf_status check_store(struct rf_cli *cli, struct rf_sink *sink, const char *place,
                                   bool *again, struct rf_error *err)
@@ -690,10 +720,18 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
     struct rf_error err = {0};
     enum rf_status status = rf_sink_open(&sink, definition->sink, &how, &err);
     bool again = false;
+    char *other;
 
     if (status == RF_OK)
         status = check_store(cli, sink, definition->sink, &again, &err);
     rf_sink_close(sink);
+    other = again ? sharing(cli, definition->sink, index->name, false) : NULL;
+    if (status == RF_OK && other)
+        status = rf_error_set(&err, RF_INVALID,
+                              "cannot make an index at '%s': there is one of this home already, "
+                              "which may be '%s'; two cannot share a place",
+                              definition->sink, other);
+    free(other);
     if (status == RF_OK && mkdir(cli->home.conf_dir, 0700) == 0)
         rf_folder_sync_of(cli->home.conf_dir);
     if (status == RF_OK)
@@ -705,26 +743,6 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
     rf_say(cli, "index '%s' is %s; 'refuge index run%s' %s", index->name,
            again ? "taken up again" : "made", index->argument, again ? "goes on" : "fills it");
     return RF_EXIT_OK;
-}
-
-/* The name of another index kept in the same place, or NULL; allocated. */
-static char *sharing(struct rf_cli *cli, const char *url, const char *name)
-{
-    size_t count;
-    char **names = rf_index_names(cli, &count), *found = NULL;
-    int code;
-
-    for (size_t i = 0; i < count && !found; i++) {
-        struct rf_index_home other;
-
-        if (strcmp(names[i], name) == 0)
-            continue;
-        if (rf_index_home_init(&other, cli, names[i], false, &code) && strcmp(other.url, url) == 0)
-            found = strdup(names[i]);
-        rf_index_home_release(&other);
-    }
-    rf_names_free(names, count);
-    return found;
 }
 
 int cmd_index_create(struct rf_cli *cli)
@@ -749,7 +767,7 @@ int cmd_index_create(struct rf_cli *cli)
                             index.name, index.place, index.name);
     } else if (rf_sink_url(&url, word ? word : index.url, index.name, &err) != RF_OK) {
         code = rf_fail_with(cli, RF_EXIT_USAGE, "%s", err.message);
-    } else if ((taken = sharing(cli, url, index.name)) != NULL) {
+    } else if ((taken = sharing(cli, url, index.name, true)) != NULL) {
         code = rf_fail_with(cli, RF_EXIT_FAILED,
                             "index '%s' is kept in '%s' already: two cannot share a place", taken,
                             url);
