@@ -693,19 +693,20 @@ static enum rf_status check_store(struct rf_cli *cli, struct rf_sink *sink, cons
 
     rf_arena_init(&arena, 4096);
     status = rf_sink_get_fact(sink, &arena, "store", &uuid, err);
+    if (status == RF_NOT_FOUND) { /* nothing is there yet */
+        rf_error_clear(err);
+        rf_arena_release(&arena);
+        return RF_OK;
+    }
     *again = status == RF_OK;
     if (status == RF_OK)
         status = rf_store_open(&store, cli->home.store_url, &how, err);
-    if (status == RF_OK && store)
+    if (status == RF_OK)
         status = rf_store_info(store, &info, err);
-    if (status == RF_OK && store && strcmp(info.uuid, uuid) != 0)
+    if (status == RF_OK && strcmp(info.uuid, uuid) != 0)
         status = rf_error_set(err, RF_INVALID,
                               "cannot make an index at '%s': one of another store (%s) is there",
                               place, uuid);
-    if (status == RF_NOT_FOUND && !store) { /* nothing is there yet */
-        rf_error_clear(err);
-        status = RF_OK;
-    }
     rf_store_close(store);
     rf_arena_release(&arena);
     return status;
