@@ -1007,14 +1007,29 @@ static enum rf_status write_result(struct rf_pipeline *p, struct rf_unit *unit,
     return status;
 }
 
+/* A tombstone. What needs the blob is parked; where it was put again, its arrival may have been
+ * written before this, and the sink knows of no later change when the blob makes no item. */
+static enum rf_status write_removal(struct rf_pipeline *p, const struct rf_unit *unit,
+                                    struct rf_error *err)
+{
+    const struct rf_blobref *ref = &unit->item.ref;
+    struct rf_stat stat;
+    enum rf_status status = rf_sink_remove(p->options.sink, ref, unit->item.seq,
+                                           unit->item.timestamp_us, err);
+
+    if (status == RF_OK && RF_SAFEGUARD("index-put-again") &&
+        rf_store_stat(p->options.store, ref, &stat, NULL) == RF_OK)
+        status = rf_sink_arrived(p->options.sink, ref, err);
+    return status;
+}
+
 static enum rf_status write_unit(struct rf_pipeline *p, struct rf_unit *unit,
                                  struct rf_error *err)
 {
     enum rf_status status = RF_OK;
 
     if (unit->kind == RF_UNIT_REMOVE)
-        return rf_sink_remove(p->options.sink, &unit->item.ref, unit->item.seq,
-                              unit->item.timestamp_us, err);
+        return write_removal(p, unit, err);
     if (unit->kind != RF_UNIT_ARRIVED)
         status = write_result(p, unit, err);
     if (status == RF_OK && unit->kind != RF_UNIT_PART)

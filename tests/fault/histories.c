@@ -34,6 +34,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "backup/schema.h"
 #include "blobstore/blobstore.h"
 #include "indexer/index.h"
 #include "sinks/query.h"
@@ -44,14 +45,17 @@
 #define CHAIN_MAX 16
 #define PATH_SIZE 512
 
-enum item_kind { PLAIN, POISON, NEED, SPLIT };
+enum item_kind { PLAIN, POISON, NEED, SPLIT, A_FILE };
 
 struct item {
     enum item_kind kind;
     char text[1024];
     size_t size;
     struct rf_blobref ref;
-    unsigned rows;   /* PLAIN */
+    char content[128];             /* A_FILE: the blob its content is joined from */
+    struct rf_blobref content_ref;
+    bool content_alive;
+    unsigned rows;   /* PLAIN, A_FILE */
     unsigned parts;  /* SPLIT: of one row each */
     bool deep;       /* SPLIT: they are parts of a part */
     unsigned needs;  /* NEED: index of the item it reads */
@@ -110,9 +114,36 @@ static unsigned draw_below(struct history *history, unsigned limit)
 
 /* ---- blobs ---- */
 
+/* A file blob of one content blob that is a plain item's text. */
+static void make_file(struct history *history, unsigned index)
+{
+    struct item *item = &history->items[index];
+    struct rf_file_part part = { .offset = 0 };
+    struct rf_file file = { .name_is_text = true, .mode = 0644, .parts = &part, .part_count = 1 };
+    struct rf_buf buf;
+    char name[32];
+
+    item->rows = draw_below(history, 4);
+    file.size = (uint64_t)snprintf(item->content, sizeof item->content,
+                                   "{\"kind\":\"plain\",\"id\":\"%" PRIu64 ".%u\",\"rows\":%u}",
+                                   history->number, index, item->rows);
+    rf_blobref_of(&item->content_ref,
+                  (struct rf_bytes){ (const uint8_t *)item->content, (size_t)file.size });
+    part.ref = item->content_ref;
+    part.size = file.size;
+    file.name.size = (size_t)snprintf(name, sizeof name, "%u.json", index);
+    file.name.data = (const uint8_t *)name;
+    rf_buf_init(&buf, sizeof item->text);
+    rf_file_encode(&buf, &file);
+    memcpy(item->text, buf.data, buf.size);
+    item->size = buf.size;
+    rf_buf_release(&buf);
+}
+
 static void make_item(struct history *history, unsigned index)
 {
-    static const enum item_kind kinds[] = { PLAIN, POISON, NEED, SPLIT, SPLIT, SPLIT };
+    static const enum item_kind kinds[] = { PLAIN, POISON, NEED, SPLIT, SPLIT, SPLIT, A_FILE,
+                                            A_FILE, A_FILE };
     struct item *item = &history->items[index];
     char ref[RF_BLOBREF_SIZE], *at = item->text;
     size_t left = sizeof item->text;
@@ -136,6 +167,10 @@ static void make_item(struct history *history, unsigned index)
                         "{\"kind\":\"need\",\"id\":\"%" PRIu64 ".%u\",\"ref\":\"%s\"}",
                         history->number, index, ref);
         break;
+    case A_FILE:
+        make_file(history, index);
+        rf_blobref_of(&item->ref, (struct rf_bytes){ (const uint8_t *)item->text, item->size });
+        return;
     default:
         item->parts = 1 + draw_below(history, 4);
         item->deep = draw_below(history, 3) == 0;
@@ -153,11 +188,18 @@ static void make_item(struct history *history, unsigned index)
     rf_blobref_of(&item->ref, (struct rf_bytes){ (const uint8_t *)item->text, item->size });
 }
 
+/* A file is parked while its content is not there. */
+static bool is_mapped(const struct item *item)
+{
+    return item->alive && (item->kind != A_FILE || item->content_alive);
+}
+
 /* ---- acts; each in a process of its own ---- */
 
 struct act {
     enum { ACT_PUT, ACT_DELETE, ACT_RUN, ACT_RETRY, ACT_REBUILD, ACT_KINDS } kind;
     unsigned items[8], count;
+    bool only_content[8];    /* DELETE: what stands under the file, not the file */
     enum policy_kind policy; /* RUN: of `side`, should it change */
     uint64_t since;
     bool forget;             /* REBUILD */
@@ -180,9 +222,17 @@ static void do_store(struct history *history, const struct act *act)
     for (unsigned i = 0; i < act->count; i++) {
         const struct item *item = &history->items[act->items[i]];
         struct rf_bytes bytes = { (const uint8_t *)item->text, item->size };
-        enum rf_status status =
-            act->kind == ACT_PUT ? rf_store_put(store, bytes, NULL, false, NULL, NULL, &err)
-                                 : rf_store_delete(store, &item->ref, NULL, &err);
+        struct rf_bytes content = { (const uint8_t *)item->content, strlen(item->content) };
+        enum rf_status status = RF_OK;
+
+        if (act->kind == ACT_PUT && item->kind == A_FILE)
+            status = rf_store_put(store, content, NULL, true, NULL, NULL, &err);
+        if (!status && act->kind == ACT_PUT)
+            status = rf_store_put(store, bytes, NULL, false, NULL, NULL, &err);
+        if (act->kind == ACT_DELETE && !act->only_content[i])
+            status = rf_store_delete(store, &item->ref, NULL, &err);
+        if (!status && act->kind == ACT_DELETE && item->kind == A_FILE)
+            status = rf_store_delete(store, &item->content_ref, NULL, &err);
         if (status)
             give_up(act->kind == ACT_PUT ? "put" : "delete", &err);
     }
@@ -323,17 +373,37 @@ static void remember_run(struct history *history, const struct act *act)
 /* What an act that was done changes in our own record. */
 static void remember(struct history *history, const struct act *act)
 {
+    bool put = act->kind == ACT_PUT;
+
     for (unsigned i = 0; i < act->count; i++) {
         struct item *item = &history->items[act->items[i]];
+        bool content = item->kind == A_FILE && item->content_alive != put;
 
-        if (item->alive == (act->kind == ACT_PUT))
-            continue; /* it is so already: no change */
-        history->changes++;
-        item->alive = act->kind == ACT_PUT;
-        item->seq = history->changes;
+        item->content_alive = put;
+        history->changes += content && put; /* before its file */
+        if (item->alive != put && !act->only_content[i]) { /* else it is so already: no change */
+            item->alive = put;
+            item->seq = ++history->changes;
+        }
+        history->changes += content && !put;
     }
     if (act->kind == ACT_RUN || act->kind == ACT_REBUILD)
         remember_run(history, act);
+}
+
+/* An item that the act changes, most times. */
+static unsigned draw_item(struct history *history, bool put)
+{
+    unsigned index = draw_below(history, ITEMS);
+
+    for (int again = 0; again < 2; again++) {
+        const struct item *item = &history->items[index];
+
+        if (put != is_mapped(item))
+            break;
+        index = draw_below(history, ITEMS);
+    }
+    return index;
 }
 
 static struct act draw_act(struct history *history)
@@ -345,7 +415,10 @@ static struct act draw_act(struct history *history)
     if (act.kind == ACT_PUT || act.kind == ACT_DELETE) {
         act.count = 1 + draw_below(history, act.kind == ACT_PUT ? 8 : 3);
         for (unsigned i = 0; i < act.count; i++)
-            act.items[i] = draw_below(history, ITEMS);
+            act.items[i] = draw_item(history, act.kind == ACT_PUT);
+        for (unsigned i = 0; act.kind == ACT_DELETE && i < act.count; i++)
+            act.only_content[i] = history->items[act.items[i]].kind == A_FILE &&
+                                  draw_below(history, 2) == 0;
     } else if (act.kind == ACT_RUN && draw_below(history, 4) == 0) {
         set_version(history, 1 + draw_below(history, VERSIONS));
     } else if (act.kind == ACT_RUN && draw_below(history, 3) > 0) {
@@ -400,7 +473,8 @@ struct expected {
 static bool link_takes(const struct link *link, const struct item *item)
 {
     return link->kind == FULL || item->seq > link->after || link->kind == JSON_MEDIA ||
-           (link->kind == SINCE && item->seq >= link->since);
+           (link->kind == SINCE && item->seq >= link->since) ||
+           (link->kind == A_NAME && item->kind == A_FILE);
 }
 
 /* The version that maps a blob, or a part that these hold. */
@@ -425,7 +499,7 @@ static void expect_side(const struct history *history, struct expected *out)
 
     for (unsigned i = 0; i < ITEMS; i++) {
         holders[0] = &history->items[i];
-        if (history->items[i].alive)
+        if (is_mapped(&history->items[i]))
             out->side[version_for(history, holders, 1)]++;
     }
     for (unsigned n = 0; n < 8; n++) { /* 0-3: the part; 4-7: the list of n - 3 */
@@ -453,7 +527,9 @@ static void expect(const struct history *history, struct expected *out)
         const struct item *item = &history->items[i];
         if (!item->alive)
             continue;
-        if (item->kind == PLAIN)
+        if (!is_mapped(item))
+            out->parks += 2; /* of either mapper */
+        else if (item->kind == PLAIN || item->kind == A_FILE)
             out->rows += item->rows + history->version;
         else if (item->kind == POISON)
             out->letters++;

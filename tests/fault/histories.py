@@ -27,7 +27,8 @@ def run_chunk(build, seed, first, count, server=None, keep=False):
     state = os.path.join(base, "state")
     with open(state, "wb") as file:
         file.write(bytes(faultlib.STATE.size))
-    env = {key: value for key, value in os.environ.items() if not key.startswith("REFUGE")}
+    env = {key: value for key, value in os.environ.items() if not key.startswith("REFUGE")
+           or key == "REFUGE_WITHOUT"}
     env.update(LD_PRELOAD=os.path.join(build, "bin", "librefuge_fault.so"), REFUGE_FAULT_DIR=base,
                REFUGE_FAULT_STATE=state)
     if server:
