@@ -253,7 +253,7 @@ def fault_jobs(options):
             job("histories", "release"), job("memory", "release"),
             job("crash_sink@postgresql", "release", "--sink", "postgresql"),
             job("histories@postgresql", "release", "--sink", "postgresql", "--count", "20"),
-            job("crash_elastic", "release"),
+            job("crash_elastic", "release"), job("every_sink", "release"),
             job("controls", "controls")]
 
 
