@@ -222,29 +222,23 @@ static enum rf_status check_names(const struct rf_el_lane *live,
 }
 
 /* The lane's mappers with their tables, in the arena of the state. */
-static void describe_mappers(struct rf_elastic *sink, struct rf_el_lane *lane,
-                             const struct rf_sink_mapper *mappers, size_t count)
+static enum rf_status describe_mappers(struct rf_elastic *sink, struct rf_el_lane *lane,
+                                       const struct rf_sink_mapper *mappers, size_t count,
+                                       struct rf_error *err)
 {
     struct rf_el_state *state = &sink->state;
+    enum rf_status status = RF_OK;
 
     lane->mappers = rf_arena_alloc(&state->arena, (count + 1) * sizeof *lane->mappers);
     lane->mapper_count = count;
-    for (size_t i = 0; i < count; i++) {
-        const struct rf_decl *decl = mappers[i].decl;
-        struct rf_el_mapper *to = &lane->mappers[i];
-        *to = (struct rf_el_mapper){.gen = state->next_gen++, .name = decl->name,
-                                    .identity = keep(&state->arena, mappers[i].identity),
-                                    .edges_only = mappers[i].edges_only, .decl = decl};
-        to->tables = rf_arena_alloc(&state->arena, (decl->table_count + 1) * sizeof *to->tables);
-        for (size_t k = 0; k < decl->table_count; k++) {
-            char index[RF_ELASTIC_NAME];
-            rf_elastic_table_index(index, sink, decl->tables[k].name, to->gen);
-            to->tables[k].decl = &decl->tables[k];
-            to->tables[k].index = keep(&state->arena, index);
-            for (size_t c = 0; c < decl->tables[k].column_count; c++)
-                to->tables[k].search_count += decl->tables[k].columns[c].search;
-        }
+    for (size_t i = 0; !status && i < count; i++) {
+        lane->mappers[i] = (struct rf_el_mapper){
+            .gen = state->next_gen++,
+            .identity = keep(&state->arena, mappers[i].identity),
+            .edges_only = mappers[i].edges_only};
+        status = rf_elastic_keep_decl(sink, &lane->mappers[i], mappers[i].decl->json, err);
     }
+    return status;
 }
 
 static enum rf_status make_tables(struct rf_elastic *sink, const struct rf_el_lane *lane,
@@ -286,8 +280,9 @@ enum rf_status rf_elastic_lane_begin(struct rf_sink *base, const struct rf_sink_
     lane->state = live ? RF_EL_BUILDING : RF_EL_LIVE;
     lane->full = full;
     lane->started = rf_elastic_now();
-    describe_mappers(sink, lane, mappers, count);
-    status = write_texts(sink, mappers, count, err);
+    status = describe_mappers(sink, lane, mappers, count, err);
+    if (!status)
+        status = write_texts(sink, mappers, count, err);
     if (!status)
         status = make_tables(sink, lane, err);
     if (!status) {

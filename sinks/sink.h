@@ -57,7 +57,7 @@ RF_MUST_USE enum rf_status rf_sink_erase(const char *url, struct rf_error *err);
 struct rf_sink_mapper {
     const char *identity;       /* 64 hex digits */
     struct rf_bytes bundle;     /* its texts, kept so that an index can be rebuilt and verified */
-    const struct rf_decl *decl; /* lent until the sink is closed */
+    const struct rf_decl *decl;
     /* A live splitter that a lane which is not full runs along, so that parts reach the lane's own
      * mappers: its edges, needs and parks are kept in the lane and steer what lives there, but it
      * has no tables or dead letters here, its rows are ignored, and the swap drops its edges for
@@ -84,8 +84,9 @@ RF_MUST_USE enum rf_status rf_sink_lanes(struct rf_sink *sink, struct rf_arena *
                                          struct rf_sink_lane **lanes, size_t *count,
                                          struct rf_error *err);
 
-/* Make a lane's tables, at position "". The first lane of an index is live at once. RF_INVALID: a
- * table name is taken by another mapper of the live lane. */
+/* Make a lane's tables, at position "". The first lane of an index is live at once. The mappers are
+ * lent for the call alone: what the sink keeps of them is its own. RF_INVALID: a table name is
+ * taken by another mapper of the live lane. */
 RF_MUST_USE enum rf_status rf_sink_lane_begin(struct rf_sink *sink,
                                               const struct rf_sink_mapper *mappers, size_t count,
                                               bool full, uint32_t *lane, struct rf_error *err);

@@ -435,11 +435,20 @@ static enum rf_status read_state(struct rf_elastic *sink, const struct rf_json *
 
 /* ---- the mappers' declarations ---- */
 
-static enum rf_status load_tables(struct rf_elastic *sink, struct rf_el_mapper *mapper)
+/* What a lane keeps of a mapper's declaration is a copy: the state outlives who told of it. */
+enum rf_status rf_elastic_keep_decl(struct rf_elastic *sink, struct rf_el_mapper *mapper,
+                                    struct rf_bytes json, struct rf_error *err)
 {
     struct rf_arena *arena = &sink->state.arena;
-    const struct rf_decl *decl = mapper->decl;
+    const char *copy = rf_arena_copy(arena, json.data, json.size);
+    struct rf_decl *decl = NULL;
+    enum rf_status status =
+        copy ? rf_decl_parse(&decl, arena, rf_bytes(copy, json.size), err)
+             : rf_error_set(err, RF_LIMIT, "no memory for the declaration of a mapper");
 
+    if (status)
+        return rf_error_context(err, status, "the declaration of a mapper is damaged");
+    mapper->decl = decl;
     mapper->name = decl->name;
     mapper->tables = rf_arena_alloc(arena, (decl->table_count + 1) * sizeof *mapper->tables);
     for (size_t i = 0; i < decl->table_count; i++) {
@@ -459,22 +468,13 @@ static enum rf_status load_decl(struct rf_elastic *sink, struct rf_el_mapper *ma
                                 const struct rf_json *doc, struct rf_error *err)
 {
     const struct rf_json *body = rf_json_find(rf_json_find(doc, "_source"), "body");
-    const char *declaration = text_of(body, "declaration");
-    struct rf_decl *decl = NULL;
     char what[128];
-    enum rf_status status;
 
     if (!body) {
         snprintf(what, sizeof what, "the texts of mapper %.64s are gone", mapper->identity);
         return damaged(sink, what, err);
     }
-    status = rf_decl_parse(&decl, &sink->state.arena,
-                           rf_bytes(keep(&sink->state.arena, declaration), strlen(declaration)),
-                           err);
-    if (status)
-        return rf_error_context(err, status, "the stored declaration of a mapper is damaged");
-    mapper->decl = decl;
-    return load_tables(sink, mapper);
+    return rf_elastic_keep_decl(sink, mapper, rf_bytes_text(text_of(body, "declaration")), err);
 }
 
 static enum rf_status load_mappers(struct rf_elastic *sink, struct rf_error *err)

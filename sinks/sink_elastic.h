@@ -318,6 +318,10 @@ RF_MUST_USE enum rf_status rf_elastic_search_own(struct rf_elastic *sink, const 
 void rf_elastic_put_gens(struct rf_buf *out, const struct rf_el_lane *lane);
 /* Words that may quote anything, as a JSON string; null for NULL. */
 void rf_elastic_put_words(struct rf_buf *out, const char *words);
+/* The mapper's declaration and tables, with copies of their own; its gen is set. */
+RF_MUST_USE enum rf_status rf_elastic_keep_decl(struct rf_elastic *sink,
+                                                struct rf_el_mapper *mapper,
+                                                struct rf_bytes json, struct rf_error *err);
 const struct rf_el_mapper *rf_elastic_mapper_of(const struct rf_el_state *state, int64_t gen);
 void *rf_elastic_grow(void *items, size_t count, size_t *room, size_t size);
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Rebuild policies: which version of a mapper maps what, kept with the index and followed by verify
-# and rebuild. Run once for an SQLite file, and once for a schema of a PostgreSQL server.
+# and rebuild. Run once for an SQLite file, and once at each server that there is.
 . "$(dirname "$0")/lib.sh"
 
 refuge init -q >/dev/null || fail "init"
@@ -29,10 +29,41 @@ late()
         "$mappers/seen.lua" >"$mappers/late.lua"
 }
 
+# rows INDEX [TABLE]: who and version of each row, in order.
 rows()
 {
+    case $1 in
+    *search) elastic rows "${2:-seen}"; return ;;
+    esac
     refuge sql --index "$1" --csv "select who || version from ${2:-seen} order by 1" 2>"$tmp/.sql" |
         tail -n +2 | tr -d '\r' | tr '\n' ' '
+}
+
+# kept_texts INDEX: how many texts of older versions it keeps.
+kept_texts()
+{
+    case $1 in
+    *search) elastic texts; return ;;
+    esac
+    refuge sql --index "$1" --csv "select count(*) from refuge_facts where name like 'text:%'" |
+        tail -1 | tr -d '\r'
+}
+
+# elastic rows TABLE | texts: the same of the search engine at hand, $url with $prefix.
+elastic()
+{
+    python3 - "$url/$prefix" "$@" <<'PYTHON'
+import json, sys, urllib.request
+def ask(path):
+    return json.load(urllib.request.urlopen(sys.argv[1] + path))
+if sys.argv[2] == "rows":
+    hits = ask("-%s/_search?size=1000" % sys.argv[3])["hits"]["hits"]
+    rows = sorted("%s%d" % (hit["_source"]["who"], hit["_source"]["version"]) for hit in hits)
+    print("".join(row + " " for row in rows), end="")
+else:
+    facts = ask("-.refuge/_doc/state")["_source"]["body"]["facts"]
+    print(sum(fact["name"].startswith("text:") for fact in facts))
+PYTHON
 }
 
 seq_of()
@@ -140,9 +171,7 @@ policies()
     is "$index: and all is mapped by it" "$(rows "$index")" "Ada7 Bob7 Cyd7 Eve7 Fay7 "
     run refuge index status "$index"
     out_lacks "$index: the plan is over" "  plan "
-    is "$index: no text of an older version is kept" \
-        "$(refuge sql --index "$index" --csv "select count(*) from refuge_facts where name like 'text:%'" |
-            tail -1 | tr -d '\r')" 0
+    is "$index: no text of an older version is kept" "$(kept_texts "$index")" 0
 
     seen 8 ', "more text"'
     run refuge index run "$index" --policy forward
@@ -185,15 +214,24 @@ run refuge index run kept --policy full
 is "the command line has the last word" "$(rows kept)" "Eve3 "
 refuge delete -q "$e" >/dev/null
 
-if [ -n "${REFUGE_TEST_POSTGRESQL:-}" ]; then
-    refuge index create team --sink "$REFUGE_TEST_POSTGRESQL#policy_$$" -q || fail "create team"
-    policies team
-    run refuge index drop team
-    status_is "the index in PostgreSQL is removed" 0
-else
-    case " ${REFUGE_TEST_REQUIRE:-} " in
-    *" postgresql "*) fail "policies in PostgreSQL" "REFUGE_TEST_POSTGRESQL names no server" ;;
-    *) skip "policies in PostgreSQL" "REFUGE_TEST_POSTGRESQL is not set" ;;
+for kind in POSTGRESQL ELASTICSEARCH OPENSEARCH; do
+    eval "url=\${REFUGE_TEST_$kind:-}"
+    name=$(echo $kind | tr A-Z a-z)
+    prefix=policy_$$
+    if [ -z "$url" ]; then
+        case " ${REFUGE_TEST_REQUIRE:-} " in
+        *" $name "*) fail "policies in $name" "REFUGE_TEST_$kind names no server" ;;
+        *) skip "policies in $name" "REFUGE_TEST_$kind names no server" ;;
+        esac
+        continue
+    fi
+    case $kind in
+    POSTGRESQL) sink=$url#$prefix ;;
+    *) sink=$name+$url#$prefix ;;
     esac
-fi
+    refuge index create "$name" --sink "$sink" -q || fail "create $name"
+    policies "$name"
+    run refuge index drop "$name"
+    status_is "the index in $name is removed" 0
+done
 done_testing
