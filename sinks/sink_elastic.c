@@ -650,6 +650,8 @@ enum rf_status rf_elastic_refresh(struct rf_elastic *sink, bool rows, struct rf_
                     continue;
                 status = rf_es_call(sink->es, &reply, "POST", rf_bytes(NULL, 0), err,
                                     "/%s/_refresh", mapper->tables[t].index);
+                if (!status && reply.status >= 300)
+                    status = rf_es_unexpected(sink->es, &reply, "refresh an index", err);
                 mapper->tables[t].stale = status != RF_OK;
             }
         }
@@ -753,7 +755,7 @@ static enum rf_status connect_to(struct rf_elastic *sink, const char *rest, stru
     return status;
 }
 
-/* It names nobody any more. */
+/* It names nobody any more: what was written can be found. */
 static void let_go(struct rf_elastic *sink)
 {
     if (!sink->base.write || !sink->es || !sink->counter || rf_elastic_ready(sink, NULL) != RF_OK)
@@ -797,6 +799,18 @@ static enum rf_status make_index(struct rf_elastic *sink, struct rf_error *err)
     return status == RF_DENIED ? RF_OK : status; /* somebody made it just now */
 }
 
+/* Rows may have been written that no search finds yet. */
+static void mark_unseen(struct rf_elastic *sink)
+{
+    for (size_t i = 0; i < sink->state.lane_count; i++) {
+        const struct rf_el_lane *lane = sink->state.lanes[i];
+        for (size_t k = 0; k < lane->mapper_count; k++)
+            for (size_t t = 0; t < lane->mappers[k].decl->table_count; t++)
+                lane->mappers[k].tables[t].stale = true;
+    }
+    sink->rows_stale = true;
+}
+
 /* Wait for who writes, then take the next epoch. */
 static enum rf_status take_over(struct rf_elastic *sink, int timeout_ms, struct rf_error *err)
 {
@@ -816,6 +830,8 @@ static enum rf_status take_over(struct rf_elastic *sink, int timeout_ms, struct 
         if (status)
             return status;
     }
+    if (state->owned && RF_SAFEGUARD("sink-unseen")) /* who wrote last came to no end (let_go) */
+        mark_unseen(sink);
     next = (state->epoch + 1) << 32;
     if (state->done + 1 < next)
         rf_elastic_give_up(state, state->done + 1, next - 1);

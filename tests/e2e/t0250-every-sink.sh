@@ -112,9 +112,9 @@ for name in $names; do
     wait "$pid" 2>/dev/null
     run refuge index run --wait 30 "$name"
     status_is "$name goes on behind a kill" 3
+    is "$name: the new version's rows" "$(rows "$name" | tr -s ' ')" "9 nul within!"
     run refuge index verify "$name"
     status_is "$name verifies" 0
-    is "$name: the new version's rows" "$(rows "$name" | tr -s ' ')" "9 nul within!"
 done
 same "after a delete, another version and a kill"
 for name in $names; do

@@ -8,13 +8,16 @@ is one of them and one way to break it:
     kill-after    SIGKILL when the server has done it
     lost          the server does it, the answer never comes; the program goes on
     late          SIGKILL, and the server gets it only after another run is through
+    unseen        SIGKILL before a refresh of rows, which the next run finds nothing to do behind
 
     refuse        the server is given one row that it cannot take; the rest must be stored
 
-After it blobs are deleted whose changes the broken run may have been writing, one more run is made, and
-the digest of the index must be that of an index in SQLite which nobody broke.
+After it (not after `unseen`) blobs are deleted whose changes the broken run may have been writing, one
+more run is made, and the digest of the index must be that of an index in SQLite which nobody broke. A plain
+search, which asks for no refresh, must find its rows.
 """
 import http.client
+import json
 import os
 import random
 import shutil
@@ -24,11 +27,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 
 import faultlib
 from faultlib import tap
 
-KINDS = ("kill-before", "kill-after", "lost", "late")
+KINDS = ("kill-before", "kill-after", "lost", "late", "unseen")
 SERVERS = (("elasticsearch", "REFUGE_TEST_ELASTICSEARCH"), ("opensearch", "REFUGE_TEST_OPENSEARCH"))
 MAPPER = os.path.join(faultlib.HERE, "history.lua")
 
@@ -56,9 +60,11 @@ class Proxy(socketserver.ThreadingTCPServer):
     def kind_of(self, method, path):
         """How this request is to be broken; None: not."""
         acts = method in ("PUT", "DELETE") or any(word in path for word in ("_bulk", "_aliases"))
-        if not acts:
-            return None
         with self.lock:
+            if self.plan and self.plan[0] == "unseen" and not self.fired:
+                acts = "-history-" in path and path.endswith("/_refresh")
+            if not acts:
+                return None
             self.count += 1
             if self.plan and self.count == self.plan[1] and not self.fired:
                 self.fired = True
@@ -112,7 +118,7 @@ class Handler(socketserver.StreamRequestHandler):
             return False
         if kind == "late":
             proxy.held.append(request)
-        if kind in ("kill-before", "late"):
+        if kind in ("kill-before", "late", "unseen"):
             proxy.kill()
             return False
         status, content, data = proxy.forward(request)
@@ -174,6 +180,15 @@ class Home:
         inner = ",".join('{"kind":"plain","id":"p%d","rows":%d}' % (n, n) for n in parts)
         return self.put(name + ".json", '{"kind":"split","id":"%s","parts":[%s]}' % (name, inner))
 
+    def rows(self):
+        """How many rows a plain search finds, and how many there are in the index in SQLite."""
+        base, _, prefix = self.url.split("+", 1)[1].partition("#")
+        with urllib.request.urlopen("%s/%s-history/_search?size=0&track_total_hits=true" %
+                                    (base, prefix), timeout=120) as answer:
+            found = json.load(answer)["hits"]["total"]["value"]
+        out = self.run("sql", "--index", "main", "--csv", "select count(*) from history")
+        return found, int(out.split()[-1])
+
     def digest(self, index):
         return self.run("index", "digest", index).split()[0]
 
@@ -229,12 +244,16 @@ def try_point(build, scheme, upstream, kind, number, upgrade, without=None):
             return "the broken run does not end", proxy.fired
         fired = proxy.fired
         proxy.disarm()
-        after(home, refs)
+        if kind != "unseen":
+            after(home, refs)
         out = home.run("index", "run", "es", good=())
         for request in proxy.held:
             proxy.forward(request)
         home.run("index", "run", "main", good=(0, 3), without=False)
         home.run("index", "run", "es", good=())
+        found, there = home.rows()
+        if found != there:
+            return "a search finds %d rows of %d (%s)" % (found, there, out.strip()[-200:]), fired
         if home.digest("es") != home.digest("main"):
             found = home.run("index", "verify", "es", good=()).strip().split("\n")
             return "%s (%s)" % (" / ".join(found[:3]), out.strip()[-200:]), fired
@@ -283,8 +302,8 @@ def servers():
 
 def points(seed):
     """All of them in an order of this seed; numbers beyond a run's requests come to nothing."""
-    drawn = [(kind, number, upgrade) for kind in KINDS for number in range(1, 15)
-             for upgrade in (False, True)]
+    drawn = [(kind, number, upgrade) for kind in KINDS
+             for number in range(1, 3 if kind == "unseen" else 15) for upgrade in (False, True)]
     random.Random(seed).shuffle(drawn)
     return drawn
 
