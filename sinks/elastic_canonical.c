@@ -15,7 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PAGE 500
+#define PAGE 500                       /* documents of a first page, and keys asked for together */
+#define PAGE_MOST 8000                 /* each page costs the server a look at all documents; it
+    gives at most 10,000 (index.max_result_window) */
+#define PAGE_GROWS ((size_t)4 << 20)   /* a page of less than so many bytes: the next is larger */
 #define PAGE_BYTES ((size_t)256 << 20) /* one page at most: rows of 4 MiB are rare */
 #define SLOTS 4096
 
@@ -104,6 +107,8 @@ static enum rf_status read_page(struct rf_elastic *sink, struct reader *reader,
     reader->hits = copy_json(&reader->arena, hits);
     reader->at = 0;
     reader->last = hits->count < reader->size;
+    if (reader->arena.size < PAGE_GROWS && 2 * reader->size <= PAGE_MOST)
+        reader->size *= 2;
     if (hits->count) {
         struct rf_buf after;
         rf_buf_init(&after, 1 << 16);
@@ -356,7 +361,7 @@ static enum rf_status find_reached(struct canon *canon, const struct reader *rea
     rf_buf_printf(&body, "{\"size\":%d,\"_source\":[\"child\"],\"collapse\":{\"field\":\"child\"},"
                          "\"query\":{\"bool\":{\"filter\":[{\"term\":{\"kind\":\"edge\"}},{"
                          "\"terms\":{\"gen\":",
-                  PAGE);
+                  (int)reader->hits->count);
     rf_elastic_put_gens(&body, canon->lane);
     rf_buf_put_text(&body, "}},{\"terms\":{\"child\":[");
     for (size_t i = 0; i < reader->hits->count; i++) {
