@@ -133,6 +133,15 @@ struct rf_el_extent *rf_elastic_junk(struct rf_elastic *sink, struct rf_el_item 
     return &item->junk[item->junk_count++];
 }
 
+/* Whether what is known of a batch's rows names all of an extent. */
+static bool names(const struct rf_el_extent *junk, const struct rf_el_extent *extent)
+{
+    return junk->gen == extent->gen && junk->edges >= extent->edges &&
+           junk->runs.count == extent->runs.count &&
+           (junk->runs.count == 0 || memcmp(junk->runs.items, extent->runs.items,
+                                            junk->runs.count * sizeof *junk->runs.items) == 0);
+}
+
 void rf_elastic_note(struct rf_elastic *sink, struct rf_el_item *item,
                      const struct rf_el_extent *extent)
 {
@@ -143,6 +152,9 @@ void rf_elastic_note(struct rf_elastic *sink, struct rf_el_item *item,
         junk->edges = extent->edges > junk->edges ? extent->edges : junk->edges;
         return;
     }
+    for (size_t i = 0; i < item->junk_count; i++)
+        if (names(&item->junk[i], extent))
+            return; /* each break would add it once more */
     wider = rf_arena_alloc(&sink->arena, (item->junk_count + 1) * sizeof *wider);
     memcpy(wider, item->junk, item->junk_count * sizeof *wider);
     wider[item->junk_count++] = *extent;

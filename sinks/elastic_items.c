@@ -318,7 +318,16 @@ enum rf_status rf_elastic_read_content(const struct rf_elastic *sink, struct rf_
     return good ? RF_OK : damaged(sink, source, err);
 }
 
-/* The extents that a batch wrote; of one given up also those of its calls. */
+static bool touches(const struct rf_el_item *item, size_t count, int64_t gen)
+{
+    for (size_t i = 0; i < count; i++)
+        if (item->junk[i].gen == gen)
+            return true;
+    return false;
+}
+
+/* The extents that a batch wrote, several of a generation when some before it were given up, too;
+ * of one given up also those of its calls. */
 static bool read_junk(struct rf_arena *arena, const struct rf_json *source, bool given_up,
                       struct rf_el_item *out)
 {
@@ -333,9 +342,8 @@ static bool read_junk(struct rf_arena *arena, const struct rf_json *source, bool
     for (size_t i = 0, touched = out->junk_count; good && i < count_of(calls); i++) {
         struct rf_el_extent extent = {0};
         good = read_extent(arena, &calls->items[i], &extent);
-        for (size_t k = 0; good && k < touched; k++)
-            if (out->junk[k].gen == extent.gen)
-                out->junk[out->junk_count++] = extent;
+        if (good && touches(out, touched, extent.gen))
+            out->junk[out->junk_count++] = extent;
     }
     return good;
 }
