@@ -650,13 +650,24 @@ static bool resolve_mappers(struct rf_cli *cli, struct rf_definition *definition
     return true;
 }
 
-/* Whether two places may be one: the same, or in a server, which may have many names, what stands
- * behind the '#'. */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat st_a, st_b;
+
+    return strncmp(a, "sqlite:", 7) == 0 && strncmp(b, "sqlite:", 7) == 0 &&
+           stat(a + 7, &st_a) == 0 && stat(b + 7, &st_b) == 0 && st_a.st_dev == st_b.st_dev &&
+           st_a.st_ino == st_b.st_ino;
+}
+
+/* Whether two places may be one: the same, one file by two paths, or in a server, which may have
+ * many names, what stands behind the '#'. */
 static bool may_be_one(const char *a, const char *b, bool strictly)
 {
     const char *in_a = strchr(a, '#'), *in_b = strchr(b, '#');
 
-    return strcmp(a, b) == 0 || (!strictly && in_a && in_b && strcmp(in_a, in_b) == 0);
+    if (strcmp(a, b) == 0)
+        return true;
+    return !strictly && (same_file(a, b) || (in_a && in_b && strcmp(in_a, in_b) == 0));
 }
 
 /* The name of another index kept in the same place, or NULL; allocated. */
@@ -680,52 +691,63 @@ static char *sharing(struct rf_cli *cli, const char *url, const char *name, bool
     return found;
 }
 
-/* What is there already may be this index, whose definition was lost; not one of another store. */
-static enum rf_status check_store(struct rf_cli *cli, struct rf_sink *sink, const char *place,
+/* The store of the home, told otherwise. */
+static bool store_uuid(struct rf_cli *cli, struct rf_store_info *info, int *code)
+{
+    struct rf_store *store = rf_home_store(cli, RF_STORE_READ, code);
+    struct rf_error err = {0};
+    bool known = store && rf_store_info(store, info, &err) == RF_OK;
+
+    if (store && !known)
+        *code = rf_fail(cli, &err);
+    rf_store_close(store);
+    return known;
+}
+
+/* Write whose the place is, which its first run would do otherwise: who asks for it by another
+ * name meanwhile is told. What is there already may be this index, whose definition was lost; not
+ * one of another store. */
+static enum rf_status claim_place(struct rf_sink *sink, const char *place, const char *uuid,
                                   bool *again, struct rf_error *err)
 {
-    struct rf_store_options how = {.mode = RF_STORE_READ};
-    struct rf_store *store = NULL;
-    struct rf_store_info info;
-    const char *uuid = NULL;
+    const char *found = NULL;
     struct rf_arena arena;
     enum rf_status status;
 
     rf_arena_init(&arena, 4096);
-    status = rf_sink_get_fact(sink, &arena, "store", &uuid, err);
-    if (status == RF_NOT_FOUND) { /* nothing is there yet */
-        rf_error_clear(err);
-        rf_arena_release(&arena);
-        return RF_OK;
-    }
+    status = rf_sink_get_fact(sink, &arena, "store", &found, err);
     *again = status == RF_OK;
-    if (status == RF_OK)
-        status = rf_store_open(&store, cli->home.store_url, &how, err);
-    if (status == RF_OK)
-        status = rf_store_info(store, &info, err);
-    if (status == RF_OK && strcmp(info.uuid, uuid) != 0)
+    if (status == RF_NOT_FOUND) {
+        rf_error_clear(err);
+        status = rf_sink_set_fact(sink, "store", uuid, err);
+    } else if (status == RF_OK && strcmp(uuid, found) != 0) {
         status = rf_error_set(err, RF_INVALID,
                               "cannot make an index at '%s': one of another store (%s) is there",
-                              place, uuid);
-    rf_store_close(store);
+                              place, found);
+    }
     rf_arena_release(&arena);
     return status;
 }
 
-/* Make the sink, so that a mistake in its URL shows now. */
+/* Make the sink, so that a mistake in its URL shows now. Its lock is held until the definition is
+ * there: of two that want the same place at once, one sees what the other made of it. */
 static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
                         const struct rf_definition *definition)
 {
     struct rf_sink_options how = {.create = true, .write = true, .reader = definition->reader};
+    struct rf_store_info info;
     struct rf_sink *sink = NULL;
     struct rf_error err = {0};
-    enum rf_status status = rf_sink_open(&sink, definition->sink, &how, &err);
+    enum rf_status status;
+    int code = RF_EXIT_OK;
     bool again = false;
     char *other;
 
+    if (!store_uuid(cli, &info, &code))
+        return code;
+    status = rf_sink_open(&sink, definition->sink, &how, &err);
     if (status == RF_OK)
-        status = check_store(cli, sink, definition->sink, &again, &err);
-    rf_sink_close(sink);
+        status = claim_place(sink, definition->sink, info.uuid, &again, &err);
     other = again ? sharing(cli, definition->sink, index->name, false) : NULL;
     if (status == RF_OK && other)
         status = rf_error_set(&err, RF_INVALID,
@@ -737,6 +759,7 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
         rf_folder_sync_of(cli->home.conf_dir);
     if (status == RF_OK)
         status = rf_definition_write(definition, index->definition_path, &err);
+    rf_sink_close(sink);
     if (status != RF_OK)
         return rf_fail(cli, &err);
     rf_summary_text(cli, "index", index->name);

@@ -31,6 +31,11 @@ err_has "and says where it is" "kept in '$tmp/elsewhere.db'"
 run refuge index create same --sink sqlite:elsewhere.db
 status_is "two cannot share a place" 1
 err_has "and which one has it is said" "index 'titles' is kept in 'sqlite:$tmp/elsewhere.db' already"
+ln -s . another
+run refuge index create same --sink sqlite:another/elsewhere.db
+status_is "nor by another path to the same file" 1
+err_has "and which one may have it is said" "which may be 'titles'"
+ok "nothing of that stays" test ! -e "$REFUGE_HOME/conf.d/index-same.json"
 run refuge put a.txt nowhere.txt
 err_has "a file that is not there" "'nowhere.txt': No such file or directory"
 

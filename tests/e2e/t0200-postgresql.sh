@@ -24,6 +24,13 @@ status_is "an index is made in a server" 0
 run refuge index create other --sink "${url}_other" --reader nobody_$$
 ok "a role that is not there is named" grep -q "nobody_$$" "$err"
 
+for twin in "$(echo "$url" | sed 's/^postgresql:/postgres:/')" \
+    "$(echo "$url" | sed 's/#/?connect_timeout=9#/')"; do
+    run refuge index create twin --sink "$twin"
+    ok "before its first run the same place by another spelling is refused" [ "$status" -ne 0 ]
+    err_has "and which index has it is said" "which may be 'pg'"
+    ok "nothing of that stays" test ! -e "$REFUGE_HOME/conf.d/index-twin.json"
+done
 run refuge index run pg
 ok "it runs; what cannot be mapped is set aside" [ "$status" -eq 3 ]
 refuge index run main -q >/dev/null 2>&1
@@ -37,8 +44,8 @@ for query in "select count(*) as n from blobs where deleted = 0" \
     is "as in SQLite: $query" "$(cat pg.txt)" "$(cat main.txt)"
 done
 
-run refuge index create twin --sink "$(echo "$url" | sed 's/^postgresql:/postgres:/')"
-ok "the same place by another spelling is refused" [ "$status" -ne 0 ]
+run refuge index create twin --sink "$twin"
+ok "so it is behind it" [ "$status" -ne 0 ]
 run refuge index status pg
 out_has "status tells where it stands" "up to date"
 run refuge search --index pg harbour

@@ -36,6 +36,10 @@ engine()
     prefix=e2e-$$
     run refuge index create "$1" --sink "$1+$server#$prefix"
     status_is "$1: an index is made" 0
+    run refuge index create twin --sink "$1+$(echo "$server" |
+        sed 's/127\.0\.0\.1/localhost/')/#$prefix"
+    ok "$1: before its first run the same place by another spelling is refused" [ "$status" -ne 0 ]
+    err_has "$1: and which index has it is said" "which may be '$1'"
     run refuge index run "$1"
     status_is "$1: it runs; what cannot be mapped is set aside" 3
     run refuge index verify "$1"
