@@ -395,7 +395,11 @@ static void check_index(struct doctor *doctor, const char *name)
     struct rf_sink *sink = NULL;
     int code;
 
-    if (rf_index_home_init(&index, doctor->cli, name, true, &code)) {
+    if (!rf_index_home_look(&index, doctor->cli, name, &err, &code)) {
+        ; /* told */
+    } else if (err.status != RF_OK) {
+        tell(doctor, VERDICT_FAIL, "index", "%s", err.message);
+    } else {
         if (open_to_look(&sink, index.url, &err)) {
             tell(doctor, VERDICT_FAIL, "index", "%s", err.message);
         } else {

@@ -670,7 +670,8 @@ static bool may_be_one(const char *a, const char *b, bool strictly)
     return !strictly && (same_file(a, b) || (in_a && in_b && strcmp(in_a, in_b) == 0));
 }
 
-/* The name of another index kept in the same place, or NULL; allocated. */
+/* The name of another index kept in the same place, or NULL; allocated. One whose definition cannot
+ * be read may be anywhere. */
 static char *sharing(struct rf_cli *cli, const char *url, const char *name, bool strictly)
 {
     size_t count;
@@ -679,11 +680,12 @@ static char *sharing(struct rf_cli *cli, const char *url, const char *name, bool
 
     for (size_t i = 0; i < count && !found; i++) {
         struct rf_index_home other;
+        struct rf_error broken;
 
         if (strcmp(names[i], name) == 0)
             continue;
-        if (rf_index_home_init(&other, cli, names[i], false, &code) &&
-            may_be_one(other.url, url, strictly))
+        if (rf_index_home_look(&other, cli, names[i], &broken, &code) &&
+            (other.url ? may_be_one(other.url, url, strictly) : !strictly))
             found = strdup(names[i]);
         rf_index_home_release(&other);
     }
@@ -907,13 +909,48 @@ static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
     return RF_EXIT_OK;
 }
 
+/* Remove a definition that cannot be read; what it meant to name is left alone. */
+static int drop_broken(struct rf_cli *cli, const struct rf_index_home *index)
+{
+    char *path = rf_text_join(cli->home.index_dir, "/", index->name);
+    char *own = rf_text_join(path, ".db", "");
+    int code = RF_EXIT_OK;
+
+    if (rf_args_flag(&cli->args, "dry-run")) {
+        rf_say(cli, "would remove '%s', which cannot be read, and nothing else",
+               index->definition_path);
+    } else if (unlink(index->definition_path) != 0 && errno != ENOENT) {
+        code = rf_fail_with(cli, rf_exit_of_errno(errno), "cannot remove '%s': %s",
+                            index->definition_path, strerror(errno));
+    } else if (access(own, F_OK) == 0) {
+        rf_say(cli, "'%s' is removed; index '%s' is now the one in '%s', which 'refuge index drop "
+                    "%s' removes, too",
+               index->definition_path, index->name, own, index->name);
+    } else {
+        (void)unlink(index->paused_path);
+        rf_say(cli, "'%s' is removed; what there may be in the sink it meant could not be told and "
+                    "stays: 'refuge index create %s --sink URL' takes it up again",
+               index->definition_path, index->name);
+    }
+    free(path);
+    free(own);
+    return code;
+}
+
 int cmd_index_drop(struct rf_cli *cli)
 {
     struct rf_index_home index;
+    struct rf_error broken;
     int code = RF_EXIT_OK;
 
-    if (rf_index_home_init(&index, cli, cli->args.words[0], true, &code))
-        code = drop_index(cli, &index);
+    if (rf_index_home_look(&index, cli, cli->args.words[0], &broken, &code)) {
+        if (broken.status != RF_OK)
+            code = drop_broken(cli, &index);
+        else if (!index.exists)
+            code = rf_fail_no_index(cli, &index);
+        else
+            code = drop_index(cli, &index);
+    }
     rf_summary_text(cli, "index", cli->args.words[0]);
     rf_index_home_release(&index);
     return code;

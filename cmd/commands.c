@@ -246,8 +246,8 @@ const struct rf_command rf_commands[] = {
              "the rows of a table. Its parameters are 'passfile=FILE', a file with USER:PASSWORD, "
              "'apikeyfile=FILE', 'cafile=FILE', 'replicas=N' and 'proxy=URL', joined by '&', files "
              "by their whole path. What is said here is kept in "
-             "conf.d/index-NAME.json of the home; "
-             "'index drop' removes both.",
+             "conf.d/index-NAME.json of the home; 'index drop' removes both. Two indexes of a home "
+             "cannot share a place, whatever it is called.",
      .examples = "refuge index create recipes --mapper recipes.lua\tone mapper, in the home\n"
                  "refuge index create shared --sink sqlite:/srv/shared.db\tin a place of its own\n"
                  "refuge index create team --sink postgresql://ada@db/notes\tin a server\n"
@@ -262,6 +262,7 @@ const struct rf_command rf_commands[] = {
     {.name = "index drop",
      .arguments = "NAME",
      .help = "remove an index; the store keeps everything it was made from",
+     .text = "Where conf.d/index-NAME.json cannot be read, that file is removed and nothing else.",
      .run = cmd_index_drop,
      .min = 1,
      .max = 1},

@@ -25,11 +25,40 @@ static const struct rf_section sections[] = {
     {0},
 };
 
+/* ---- kinds of sinks ---- */
+
+#define NO_SUCH_SINK                                                                               \
+    "no such kind of sink; write sqlite:PATH, postgresql://USER@HOST/DATABASE or "                 \
+    "elasticsearch+http://HOST:PORT"
+
+static bool is_file(const char *word)
+{
+    return strncmp(word, "sqlite:", 7) == 0 && word[7];
+}
+
+static bool is_postgres(const char *word)
+{
+    return strncmp(word, "postgresql:", 11) == 0 || strncmp(word, "postgres:", 9) == 0;
+}
+
+bool rf_sink_url_is_elastic(const char *word)
+{
+    return strncmp(word, "elasticsearch+", 14) == 0 || strncmp(word, "opensearch+", 11) == 0;
+}
+
+static bool is_sink(const char *word)
+{
+    return is_file(word) || ((is_postgres(word) || rf_sink_url_is_elastic(word)) &&
+                             strstr(word, "://"));
+}
+
+/* ---- the file ---- */
+
 enum rf_status rf_definition_read(struct rf_definition *out, struct rf_arena *arena,
                                   const char *path, struct rf_error *err)
 {
     const struct rf_json *table;
-    struct rf_setting mappers;
+    struct rf_setting sink, mappers;
     struct rf_conf conf;
     enum rf_status status = rf_conf_read(&conf, arena, path, err);
 
@@ -41,7 +70,12 @@ enum rf_status rf_definition_read(struct rf_definition *out, struct rf_arena *ar
     table = rf_conf_find(&conf, "index", NULL);
     if (!table)
         return rf_error_set(err, RF_INVALID, "%s: section 'index' is missing", path);
-    out->sink = rf_conf_get(table, options, "sink").text;
+    sink = rf_conf_get(table, options, "sink");
+    if (!is_sink(sink.text))
+        return rf_error_set(err, RF_INVALID,
+                            "%s:%u: cannot use sink '%s': " NO_SUCH_SINK, path, sink.line,
+                            sink.text);
+    out->sink = sink.text;
     out->policy = rf_conf_get(table, options, "policy").text;
     out->reader = rf_conf_get(table, options, "reader").text;
     mappers = rf_conf_get(table, options, "mappers");
@@ -129,33 +163,20 @@ static void schema_name(char *out, size_t size, const char *index)
         *out = *out == '-' ? '_' : *out;
 }
 
-static bool is_postgres(const char *word)
-{
-    return strncmp(word, "postgresql:", 11) == 0 || strncmp(word, "postgres:", 9) == 0;
-}
-
-bool rf_sink_url_is_elastic(const char *word)
-{
-    return strncmp(word, "elasticsearch+", 14) == 0 || strncmp(word, "opensearch+", 11) == 0;
-}
-
 enum rf_status rf_sink_url(char **out, const char *word, const char *index, struct rf_error *err)
 {
     const char *rest = strstr(word, "://");
     char schema[RF_NAME_MAX + 2];
     char *path;
 
-    if (strncmp(word, "sqlite:", 7) == 0 && word[7]) {
+    if (!is_sink(word))
+        return rf_error_set(err, RF_INVALID, "cannot use sink '%s': " NO_SUCH_SINK, word);
+    if (is_file(word)) {
         path = absolute_path(word + 7);
         *out = rf_text_join("sqlite:", path, "");
         free(path);
         return RF_OK;
     }
-    if (!rest || (!is_postgres(word) && !rf_sink_url_is_elastic(word)))
-        return rf_error_set(err, RF_INVALID,
-                            "cannot use sink '%s': no such kind of sink; write sqlite:PATH, "
-                            "postgresql://USER@HOST/DATABASE or elasticsearch+http://HOST:PORT",
-                            word);
     if (has_password(rest + 3) && rf_sink_url_is_elastic(word))
         return rf_error_set(err, RF_INVALID,
                             "a password in a URL is seen by everybody who lists processes; put "

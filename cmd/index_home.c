@@ -204,16 +204,14 @@ const char *rf_mapper_program(void)
 /* ---- one index ---- */
 
 /* Where the index is kept: as its definition says, else in the home's folder. */
-static bool find_sink(struct rf_index_home *out, struct rf_cli *cli, const char *stem, int *code)
+static enum rf_status find_sink(struct rf_index_home *out, const char *stem, struct rf_error *err)
 {
-    struct rf_error err = {0};
     enum rf_status status =
-        rf_definition_read(&out->definition, &out->arena, out->definition_path, &err);
+        rf_definition_read(&out->definition, &out->arena, out->definition_path, err);
 
-    if (status != RF_OK && status != RF_NOT_FOUND) {
-        *code = rf_fail(cli, &err);
-        return false;
-    }
+    if (status != RF_OK && status != RF_NOT_FOUND)
+        return status;
+    rf_error_clear(err);
     out->defined = status == RF_OK;
     out->url = out->defined ? strdup(out->definition.sink) : rf_text_join("sqlite:", stem, ".db");
     if (strncmp(out->url, "sqlite:", 7) == 0)
@@ -221,15 +219,17 @@ static bool find_sink(struct rf_index_home *out, struct rf_cli *cli, const char 
     out->place = out->path ? out->path : out->url;
     out->verify_url = out->path ? rf_text_join(out->url, RF_INDEX_VERIFY_SUFFIX, "")
                                 : rf_text_join("sqlite:", stem, ".db" RF_INDEX_VERIFY_SUFFIX);
-    return true;
+    return RF_OK;
 }
 
-bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
-                        bool must_exist, int *code)
+bool rf_index_home_look(struct rf_index_home *out, struct rf_cli *cli, const char *name,
+                        struct rf_error *broken, int *code)
 {
+    struct rf_error err = {0};
     char *stem, *file;
 
     memset(out, 0, sizeof *out);
+    rf_error_clear(broken);
     rf_arena_init(&out->arena, (size_t)4 << 20);
     out->name = name ? name : RF_INDEX_DEFAULT;
     if (!valid_name(out->name)) {
@@ -247,12 +247,28 @@ bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const cha
     out->metadata_path = rf_text_join(stem, ".metadata.json", "");
     out->paused_path = rf_text_join(stem, ".paused", "");
     free(file);
-    if (!find_sink(out, cli, stem, code)) {
-        free(stem);
+    if (find_sink(out, stem, &err) != RF_OK)
+        rf_error_set(broken, err.status,
+                     "cannot tell where index '%s' is kept: %s; mend that file, or 'refuge index "
+                     "drop %s' removes it",
+                     out->name, err.message, out->name);
+    else
+        out->exists = !out->path || access(out->path, F_OK) == 0;
+    free(stem);
+    return true;
+}
+
+bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
+                        bool must_exist, int *code)
+{
+    struct rf_error broken;
+
+    if (!rf_index_home_look(out, cli, name, &broken, code))
+        return false;
+    if (broken.status != RF_OK) {
+        *code = rf_fail(cli, &broken);
         return false;
     }
-    free(stem);
-    out->exists = !out->path || access(out->path, F_OK) == 0;
     if (must_exist && !out->exists) {
         *code = rf_fail_no_index(cli, out);
         return false;

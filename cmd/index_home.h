@@ -33,6 +33,10 @@ struct rf_index_home {
  */
 bool rf_index_home_init(struct rf_index_home *out, struct rf_cli *cli, const char *name,
                         bool must_exist, int *code);
+/* The same, but a definition that cannot be read is for the caller to tell: broken says what is
+ * wrong with it and what to do, and there is no url, path or place. Else its status is RF_OK. */
+bool rf_index_home_look(struct rf_index_home *out, struct rf_cli *cli, const char *name,
+                        struct rf_error *broken, int *code);
 void rf_index_home_release(struct rf_index_home *index);
 /* Tell that there is no such index, and what makes it. */
 int rf_fail_no_index(struct rf_cli *cli, const struct rf_index_home *index);

@@ -99,7 +99,47 @@ run refuge index run odd
 status_is "a definition with a mistake" 1
 err_has "names the file and line" "conf.d/index-odd.json:1"
 err_has "and what was meant" "did you mean 'sink'"
-rm "$REFUGE_HOME/conf.d/index-odd.json"
+err_has "and the way out" "mend that file, or 'refuge index drop odd' removes it"
+printf 'a fourth title' >e.txt
+run refuge put e.txt
+run refuge index run
+status_is "all of them, one with a mistake" 1
+err_has "it is named" "conf.d/index-odd.json:1"
+err_has "one goes on" "index 'main' is up to date"
+err_has "and the other" "index 'titles' is up to date"
+run refuge index list
+status_is "list has the mistake in its status" 1
+out_matches "and names the others" "^titles "
+run refuge index status titles
+status_is "another index has its status" 0
+run refuge doctor
+status_is "doctor fails" 1
+out_matches "and names it" "^fail +index +.*conf.d/index-odd.json:1: .*'refuge index drop odd'"
+run refuge index create odd
+status_is "there is an index of this name" 1
+err_has "and the way out is said again" "'refuge index drop odd' removes it"
+run refuge index create beside -q
+status_is "another one is made beside it" 0
+is "without a word about it" "$(cat "$err")" ""
+refuge index drop beside -q
+run refuge index drop odd --dry-run
+err_has "drop says what it would remove" "would remove '$REFUGE_HOME/conf.d/index-odd.json'"
+ok "a dry run removes nothing" test -e "$REFUGE_HOME/conf.d/index-odd.json"
+run refuge index drop odd
+status_is "drop takes it away" 0
+err_has "and says what it cannot" "could not be told and stays"
+ok "it is gone" test ! -e "$REFUGE_HOME/conf.d/index-odd.json"
+printf '{"index": {\n"sink": "sqlight:x.db"}}' >"$REFUGE_HOME/conf.d/index-odd.json"
+run refuge index status odd
+err_has "so is a kind of sink that there is not" "conf.d/index-odd.json:2: cannot use sink 'sqlight:x.db'"
+cp "$REFUGE_HOME/index/main.db" "$REFUGE_HOME/index/odd.db"
+run refuge index drop odd
+err_has "a file of the home stays" "is now the one in '$REFUGE_HOME/index/odd.db'"
+ok "until it is dropped" test -e "$REFUGE_HOME/index/odd.db"
+run refuge index drop odd
+ok "as any other" test ! -e "$REFUGE_HOME/index/odd.db"
+run refuge index run
+status_is "and all run" 0
 
 rm "$REFUGE_HOME/conf.d/index-titles.json"
 run refuge index create titles --sink sqlite:elsewhere.db --mapper titles.lua
