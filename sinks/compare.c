@@ -22,6 +22,7 @@ struct compare {
     void (*problem)(void *user, const char *line);
     void *user;
     struct rf_buf line, keys, last;
+    struct rf_error lost; /* a server that went away: then nothing more is known of `is` */
     const struct rf_compare_sample *sample; /* or NULL */
     uint64_t *items; /* hashes of the sampled items' keys, sorted */
     size_t item_count, item_room;
@@ -66,6 +67,22 @@ static void say(struct compare *compare, const char *what, const char *words, co
     rf_buf_clear(&compare->line);
     rf_buf_printf(&compare->line, "%s: %s: %s", what, words, why);
     end_line(compare);
+}
+
+/* What `is` holds may be broken in any way: that is a difference, not a failure. */
+static void tell_broken(struct compare *compare, const char *what, const char *words,
+                        const struct rf_error *broken)
+{
+    if (broken->status == RF_UNAVAILABLE || broken->status == RF_TIMEOUT)
+        compare->lost = *broken;
+    else if (!stopped(compare))
+        say(compare, what, words, broken->message);
+}
+
+static enum rf_status take_lost(const struct compare *compare, struct rf_error *err)
+{
+    return compare->lost.status == RF_OK
+               ? RF_OK : rf_error_set(err, compare->lost.status, "%s", compare->lost.message);
 }
 
 /* The start of a text, control bytes and quotes made visible. */
@@ -274,7 +291,6 @@ static bool is_beside(const struct compare *compare, const struct stream *stream
            is_unsure(compare, stream, cells);
 }
 
-/* What `is` holds may be broken in any way: that is a difference, not a failure. */
 static enum rf_status next_is(struct compare *compare, const struct stream *stream,
                               const struct rf_cell **cells)
 {
@@ -286,8 +302,7 @@ static enum rf_status next_is(struct compare *compare, const struct stream *stre
     while (status == RF_OK && is_beside(compare, stream, *cells));
     if (status == RF_OK || status == RF_END)
         return status;
-    if (!stopped(compare))
-        say(compare, stream->what, "cannot be read", broken.message);
+    tell_broken(compare, stream->what, "cannot be read", &broken);
     return RF_END;
 }
 
@@ -311,7 +326,7 @@ static enum rf_status walk(struct compare *compare, const struct stream *stream,
 
     rf_buf_clear(&compare->last);
     while ((there == RF_OK || there == RF_END) && (here == RF_OK || there == RF_OK) &&
-           !stopped(compare)) {
+           !stopped(compare) && compare->lost.status == RF_OK) {
         int order = here ? 1 : there ? -1 : key_order(stream, is, should);
         if (order < 0) {
             say_lonely(compare, stream, is);
@@ -329,25 +344,29 @@ static enum rf_status walk(struct compare *compare, const struct stream *stream,
     }
     if (stopped(compare))
         return rf_error_set(err, RF_CANCELLED, "stopped");
-    return there == RF_END ? RF_OK : there;
+    return there == RF_END || there == RF_OK ? take_lost(compare, err) : there;
 }
 
+/* *there: whether `is` has such a stream at all; if not, that is told. */
 static enum rf_status compare_stream(struct compare *compare, const struct stream *stream,
-                                     struct rf_error *err)
+                                     bool *there, struct rf_error *err)
 {
+    bool begun;
     struct rf_error broken = {0};
     enum rf_status status = compare->should->ops->begin(compare->should, &stream->canon, err);
 
     if (status != RF_OK)
         return status;
-    if (compare->is->ops->begin(compare->is, &stream->canon, &broken) != RF_OK) {
-        if (!stopped(compare))
-            say(compare, stream->what, "cannot be read", broken.message);
+    begun = compare->is->ops->begin(compare->is, &stream->canon, &broken) == RF_OK;
+    if (!begun) {
+        tell_broken(compare, stream->what, "cannot be read", &broken);
+        status = take_lost(compare, err);
     } else {
         status = walk(compare, stream, err);
         compare->is->ops->end(compare->is);
     }
     compare->should->ops->end(compare->should);
+    *there = begun;
     return status;
 }
 
@@ -449,35 +468,26 @@ static enum rf_status leave_out(struct rf_canon *const *sides, size_t count, str
 
 /* ---- all of it ---- */
 
-/* A check of `is` that cannot be made is a difference as well. */
-static void tell_broken(struct compare *compare, const char *what, enum rf_status status,
-                        const struct rf_error *broken)
-{
-    if (status != RF_OK && !stopped(compare))
-        say(compare, what, "cannot be checked", broken->message);
-}
-
 static enum rf_status compare_table(struct compare *compare, const struct rf_decl *decl,
                                     const struct rf_table *table, struct rf_error *err)
 {
     struct rf_arena arena;
     struct rf_error broken = {0};
     struct stream stream;
-    bool searched = false;
+    bool searched = false, there = false;
     enum rf_status status;
 
     rf_arena_init(&arena, 1 << 20);
     rows_stream(&arena, decl, table, &stream);
-    status = compare_stream(compare, &stream, err);
+    status = compare_stream(compare, &stream, &there, err);
     compare->report.tables++;
     for (size_t i = 0; i < table->column_count; i++)
         searched |= table->columns[i].search;
-    if (status == RF_OK && searched && RF_SAFEGUARD("compare-fts"))
-        tell_broken(compare, stream.what,
-                    compare->is->ops->check_search(compare->is, table, tell, compare, &broken),
-                    &broken);
+    if (status == RF_OK && searched && there && RF_SAFEGUARD("compare-fts") &&
+        compare->is->ops->check_search(compare->is, table, tell, compare, &broken) != RF_OK)
+        tell_broken(compare, stream.what, "cannot be checked", &broken);
     rf_arena_release(&arena);
-    return status;
+    return status == RF_OK ? take_lost(compare, err) : status;
 }
 
 static enum rf_status compare_tables(struct compare *compare, struct rf_error *err)
@@ -499,14 +509,16 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     struct rf_compare_report *report = &compare->report;
     struct rf_error broken = {0};
     uint64_t differences;
+    bool there = true;
     enum rf_status status = leave_out(sides, 2, err);
 
     if (status == RF_OK)
         status = collect_items(compare, err);
     for (size_t i = 0; i < FIXED_COUNT && status == RF_OK; i++) {
         differences = report->differences;
-        status = compare_stream(compare, &fixed_streams[i], err);
-        /* A rebuild goes on with the items and the store that the index knows. */
+        status = compare_stream(compare, &fixed_streams[i], &there, err);
+        /* A rebuild goes on with refuge's own tables, and the items and the store in them. */
+        report->unsound |= !there;
         if (fixed_streams[i].canon.kind == RF_CANON_FACTS)
             report->unsound |= report->differences > differences;
     }
@@ -518,10 +530,10 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     if (status != RF_OK)
         return status;
     differences = report->differences;
-    tell_broken(compare, "index", compare->is->ops->check(compare->is, tell, compare, &broken),
-                &broken);
+    if (compare->is->ops->check(compare->is, tell, compare, &broken) != RF_OK)
+        tell_broken(compare, "index", "cannot be checked", &broken);
     report->unsound |= report->differences > differences;
-    return RF_OK;
+    return take_lost(compare, err);
 }
 
 static enum rf_status conclude(struct compare *compare, const char *name, struct rf_error *err)
@@ -651,6 +663,8 @@ static enum rf_status hash_table(struct digest *digest, const struct named_table
     status = hash_stream(digest, at->table->name, &rows.canon, err);
     if (status == RF_OK)
         status = hash_stream(digest, at->table->name, &strays, err);
+    if (status != RF_OK && status != RF_CANCELLED)
+        rf_error_context(err, status, "cannot read table '%s'", at->table->name);
     rf_arena_release(&arena);
     return status;
 }

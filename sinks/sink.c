@@ -378,6 +378,17 @@ enum rf_status rf_query_item(const char *url, const char *key,
     return ops->query_item(rest, key, parent, call, user, err);
 }
 
+/* A place in words: the path of a file, the URL of a server without its parameters. */
+static void name_place(const char *url, const char *rest, struct rf_buf *out)
+{
+    size_t size = strcspn(url, "?#");
+
+    if (strncmp(rest, "//", 2) == 0 || url[strcspn(url, ":+")] == '+')
+        rf_buf_printf(out, "%.*s%s", (int)size, url, strchr(url, '#') ? strchr(url, '#') : "");
+    else
+        rf_buf_put_text(out, rest);
+}
+
 static enum rf_status open_canon(struct rf_canon **out, const char *url, const char **rest,
                                  struct rf_error *err)
 {
@@ -407,8 +418,14 @@ enum rf_status rf_query_compare_sample(const char *url, const char *rebuilt_url,
     if (status == RF_OK)
         status = open_canon(&should, rebuilt_url, &rebuilt_rest, err);
     if (status == RF_OK) {
+        struct rf_buf name;
+
+        rf_buf_init(&name, 1 << 16);
+        name_place(url, rest, &name);
         is->interrupted = should->interrupted = interrupted;
-        status = rf_canon_compare(is, rest, should, sample, problem, user, out, err);
+        status = rf_canon_compare(is, rf_buf_text(&name) ? rf_buf_text(&name) : rest, should,
+                                  sample, problem, user, out, err);
+        rf_buf_release(&name);
     }
     if (is)
         is->ops->close(is);
