@@ -371,19 +371,23 @@ static void check_lonely_verify_files(struct doctor *doctor, char *const *names,
         closedir(dir);
 }
 
-/* Open an index as far as a run would before it maps anything. */
-static enum rf_status open_to_look(struct rf_sink **sink, const char *url, struct rf_error *err)
+/* Open an index as far as a run would before it maps anything, and count what it holds. */
+static enum rf_status open_to_look(struct rf_sink **sink, const struct rf_index_home *index,
+                                   struct rf_sink_counts *counts, struct rf_error *err)
 {
-    struct rf_sink_options options = {0};
+    struct rf_sink_options options = {.name = index->name};
     struct rf_sink_lane *lanes;
     struct rf_arena arena;
     size_t count;
-    enum rf_status status = rf_sink_open(sink, url, &options, err);
+    enum rf_status status = rf_sink_open(sink, index->url, &options, err);
 
     if (status)
         return status;
     rf_arena_init(&arena, (size_t)64 << 20);
+    *counts = (struct rf_sink_counts){0};
     status = rf_sink_lanes(*sink, &arena, &lanes, &count, err);
+    if (status == RF_OK && count > 0)
+        status = rf_sink_counts(*sink, lanes[0].id, counts, err);
     rf_arena_release(&arena);
     return status;
 }
@@ -400,16 +404,14 @@ static void check_index(struct doctor *doctor, const char *name)
     } else if (err.status != RF_OK) {
         tell(doctor, VERDICT_FAIL, "index", "%s", err.message);
     } else {
-        if (open_to_look(&sink, index.url, &err)) {
+        struct rf_sink_counts counts;
+
+        if (open_to_look(&sink, &index, &counts, &err)) {
             tell(doctor, VERDICT_FAIL, "index", "%s", err.message);
         } else {
-            struct rf_sink_counts counts;
-            uint64_t aside;
-
+            uint64_t aside = counts.dead_letters;
             bool paused = rf_index_paused(&index);
 
-            rf_index_home_counts(&index, &counts);
-            aside = counts.dead_letters;
             tell(doctor, aside || paused ? VERDICT_WARN : VERDICT_OK, "index",
                  "'%s' opens%s, %llu set aside%s%s%s", name, paused ? ", is paused" : "",
                  (unsigned long long)aside, aside ? " ('refuge index errors" : "",

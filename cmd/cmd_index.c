@@ -509,7 +509,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
                                   : "stopped, nothing was compared");
         return RF_EXIT_STOPPED;
     }
-    if (status == RF_OK || status == RF_CORRUPT)
+    if (status == RF_OK || report.differences)
         rf_out_printf(cli, "%s, %s compared: %s\n", RF_COUNT(report.tables, "table"),
                       RF_COUNT(report.rows, "row"), RF_COUNT(report.differences, "difference"));
     if (report.until_seq < report.newest_seq && (status == RF_OK || status == RF_CORRUPT))
@@ -736,7 +736,8 @@ static enum rf_status claim_place(struct rf_sink *sink, const char *place, const
 static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
                         const struct rf_definition *definition)
 {
-    struct rf_sink_options how = {.create = true, .write = true, .reader = definition->reader};
+    struct rf_sink_options how = {.name = index->name, .create = true, .write = true,
+                                  .reader = definition->reader};
     struct rf_store_info info;
     struct rf_sink *sink = NULL;
     struct rf_error err = {0};
@@ -853,7 +854,7 @@ int cmd_index_list(struct rf_cli *cli)
 /* Wait for whoever writes it; what is not there, or cannot be read, may go all the same. */
 static bool lock_to_drop(struct rf_cli *cli, const struct rf_index_home *index, int *code)
 {
-    struct rf_sink_options how = {.write = true};
+    struct rf_sink_options how = {.name = index->name, .write = true};
     struct rf_error err = {0};
     struct rf_sink *sink = NULL;
     enum rf_status status = rf_sink_open(&sink, index->url, &how, &err);

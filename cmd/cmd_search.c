@@ -99,6 +99,12 @@ static int search(struct rf_cli *cli, const struct rf_index_home *index, const c
         return RF_EXIT_STOPPED;
     if (cli->out.closed)
         return RF_EXIT_OK;
+    if (status == RF_CORRUPT) {
+        (void)rf_fail(cli, &err);
+        rf_say(cli, "'refuge index verify%s' says what is wrong with the index, and what mends it",
+               index->argument);
+        return RF_EXIT_FAILED;
+    }
     if (status)
         return rf_fail_argument(cli, &err);
     rf_say(cli, "%s", RF_COUNT(total, "hit"));

@@ -303,7 +303,7 @@ void rf_index_home_release(struct rf_index_home *index)
 struct rf_sink *rf_index_home_sink(struct rf_cli *cli, const struct rf_index_home *index,
                                    bool write, int *code)
 {
-    struct rf_sink_options options = {.write = write};
+    struct rf_sink_options options = {.name = index->name, .write = write};
     uint64_t wait_s = write ? rf_args_number(&cli->args, "wait") : 0;
     struct rf_sink *sink = NULL;
     struct rf_error err = {0};
@@ -336,7 +336,7 @@ bool rf_index_paused(const struct rf_index_home *index)
 void rf_index_home_counts(const struct rf_index_home *index, struct rf_sink_counts *out)
 {
     struct rf_sink_lane *lanes;
-    struct rf_sink_options options = {0};
+    struct rf_sink_options options = {.name = index->name};
     struct rf_sink *sink;
     struct rf_arena arena;
     size_t count = 0;

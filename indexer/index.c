@@ -933,7 +933,8 @@ static enum rf_status open_parts(struct rf_index *index, struct rf_error *err)
 {
     const struct rf_index_options *o = &index->options;
     struct rf_store_options store = {.mode = RF_STORE_READ};
-    struct rf_sink_options sink = {.create = true, .write = true,
+    struct rf_sink_options sink = {.name = o->name,
+                                   .create = true, .write = true,
                                    .lock_timeout_ms = o->lock_timeout_ms,
                                    .cache_bytes = o->cache_bytes,
                                    .reader = o->reader,

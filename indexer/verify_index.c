@@ -224,7 +224,7 @@ static enum rf_status check_passes(const struct rf_index_options *options, struc
 static enum rf_status read_live(const struct rf_index_options *options, struct rf_arena *arena,
                                 struct live *out, struct rf_error *err)
 {
-    struct rf_sink_options how = {.write = false};
+    struct rf_sink_options how = {.name = options->name, .write = false};
     struct rf_sink *sink = NULL;
     struct rf_sink_lane *lanes = NULL;
     size_t count = 0;

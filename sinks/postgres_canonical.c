@@ -2,7 +2,8 @@
  * postgres_canonical.c - the canonical rows of an index in PostgreSQL, see canonical.h
  *
  * One transaction of one snapshot, begun when it is opened. What is left out is kept in temporary
- * tables.
+ * tables. Tables that somebody changed are known from the catalogue before they are asked, and what
+ * fails all the same ends at a savepoint, so that the rest is looked at.
  */
 #include "sinks/sink_postgres.h"
 
@@ -23,7 +24,9 @@ struct canon {
     struct rf_arena arena;
     struct rf_canon_mapper *mappers;
     size_t mapper_count;
+    struct rf_pg_rows *changes; /* of tables of the live lane, see rf_postgres_find_changes */
     struct rf_pg_stream *stream; /* at hand */
+    bool saved, failed;          /* since the savepoint */
     struct rf_cell *cells;
     enum cell_form *forms;
     char (*times)[RF_TIME_TEXT_SIZE];
@@ -33,6 +36,96 @@ struct canon {
 static struct canon *of(struct rf_canon *canon)
 {
     return (struct canon *)canon;
+}
+
+/* ---- savepoints ---- */
+
+static enum rf_status save(struct canon *canon, struct rf_error *err)
+{
+    enum rf_status status = rf_pg_exec(canon->pg, err, "SAVEPOINT refuge_step");
+
+    canon->saved = status == RF_OK;
+    canon->failed = false;
+    return status;
+}
+
+/* Leave the transaction as it was at the savepoint if something failed since. */
+static void settle(struct canon *canon)
+{
+    if (canon->saved && !rf_pg_is_lost(canon->pg))
+        (void)!rf_pg_exec(canon->pg, NULL, "%sRELEASE SAVEPOINT refuge_step",
+                          canon->failed ? "ROLLBACK TO SAVEPOINT refuge_step; " : "");
+    canon->saved = false;
+}
+
+/* ---- the mappers ---- */
+
+static enum rf_status canon_mappers(struct rf_canon *base, const struct rf_canon_mapper **out,
+                                    size_t *count, struct rf_error *err)
+{
+    struct canon *canon = of(base);
+    struct rf_pg_rows *rows = NULL;
+    enum rf_status status = RF_OK;
+
+    if (!canon->mappers)
+        status = rf_pg_query(canon->pg, &rows, err,
+                             "SELECT l.name, l.identity, m.declaration FROM pg_temp.live l JOIN "
+                             "refuge_mappers m USING(identity) ORDER BY l.ordinal, l.id", "");
+    if (status == RF_OK && rows) {
+        canon->mapper_count = rf_pg_count(rows);
+        canon->mappers = rf_arena_alloc(&canon->arena,
+                                        (canon->mapper_count + 1) * sizeof *canon->mappers);
+    }
+    for (size_t i = 0; status == RF_OK && rows && i < canon->mapper_count; i++) {
+        const char *name = rf_pg_text_at(rows, i, 0), *identity = rf_pg_text_at(rows, i, 1);
+        struct rf_bytes json = rf_pg_bytes_at(rows, i, 2);
+        struct rf_decl *decl = NULL;
+        status = rf_decl_parse(&decl, &canon->arena, json, err);
+        if (status == RF_OK)
+            canon->mappers[i] = (struct rf_canon_mapper){
+                rf_arena_copy(&canon->arena, name, strlen(name)),
+                rf_arena_copy(&canon->arena, identity, strlen(identity)), decl};
+    }
+    rf_pg_rows_free(rows);
+    *out = canon->mappers;
+    *count = canon->mapper_count;
+    return status;
+}
+
+static enum rf_status read_changes(struct canon *canon, struct rf_error *err)
+{
+    const struct rf_canon_mapper *mappers;
+    struct rf_pg_named *tables;
+    size_t mapper_count, most = 1, count = 0;
+    enum rf_status status = canon_mappers(&canon->base, &mappers, &mapper_count, err);
+
+    if (status != RF_OK)
+        return status;
+    for (size_t i = 0; i < mapper_count; i++)
+        most += mappers[i].decl->table_count;
+    tables = malloc(most * sizeof *tables);
+    if (!tables)
+        return rf_error_set(err, RF_NOMEM, "no memory for the tables of an index");
+    for (size_t i = 0; i < mapper_count; i++)
+        for (size_t k = 0; k < mappers[i].decl->table_count; k++)
+            tables[count++] = (struct rf_pg_named){mappers[i].decl->tables[k].name,
+                                                   &mappers[i].decl->tables[k]};
+    status = rf_postgres_find_changes(canon->pg, tables, count, &canon->changes, err);
+    free(tables);
+    return status;
+}
+
+/* What is changed of a table, in words, or NULL. */
+static enum rf_status find_change(struct canon *canon, const char *table, const char **words,
+                                  struct rf_error *err)
+{
+    enum rf_status status = canon->changes ? RF_OK : read_changes(canon, err);
+
+    *words = NULL;
+    for (size_t row = 0; status == RF_OK && row < rf_pg_count(canon->changes); row++)
+        if (strcmp(rf_pg_text_at(canon->changes, row, 0), table) == 0)
+            *words = rf_pg_text_at(canon->changes, row, 1);
+    return status;
 }
 
 /* ---- streams ---- */
@@ -133,6 +226,7 @@ static void canon_end(struct rf_canon *base)
 
     rf_pg_stream_close(canon->stream);
     canon->stream = NULL;
+    settle(canon);
     free(canon->cells);
     free(canon->forms);
     free(canon->times);
@@ -145,9 +239,18 @@ static enum rf_status canon_begin(struct rf_canon *base, const struct rf_canon_s
                                   struct rf_error *err)
 {
     struct canon *canon = of(base);
+    const char *changed = NULL;
     struct rf_buf sql;
-    enum rf_status status;
+    enum rf_status status = RF_OK;
 
+    if (stream->kind == RF_CANON_ROWS)
+        status = find_change(canon, stream->table->name, &changed, err);
+    if (status == RF_OK && changed)
+        status = rf_error_set(err, RF_CORRUPT, "%s", changed);
+    if (status == RF_OK)
+        status = save(canon, err);
+    if (status != RF_OK)
+        return status;
     canon->count = stream->count;
     canon->cells = calloc(stream->count + 1, sizeof *canon->cells);
     canon->forms = calloc(stream->count + 1, sizeof *canon->forms);
@@ -172,6 +275,7 @@ static enum rf_status canon_begin(struct rf_canon *base, const struct rf_canon_s
                  ? rf_pg_stream_open(canon->pg, &canon->stream, err, rf_buf_text(&sql), "")
                  : sql.failed;
     rf_buf_release(&sql);
+    canon->failed = status != RF_OK;
     if (status != RF_OK)
         canon_end(base);
     return status;
@@ -214,6 +318,7 @@ static enum rf_status canon_next(struct rf_canon *base, const struct rf_cell **c
     size_t row;
     enum rf_status status = rf_pg_stream_next(canon->stream, &rows, &row, err);
 
+    canon->failed = status != RF_OK && status != RF_END;
     for (size_t i = 0; status == RF_OK && i < canon->count; i++)
         read_cell(canon, rows, row, (int)i);
     *cells = canon->cells;
@@ -293,40 +398,6 @@ static enum rf_status canon_leave_item(struct rf_canon *base, const char *item,
                      "INSERT INTO pg_temp.beneath VALUES($1) ON CONFLICT DO NOTHING", "t", item);
 }
 
-/* ---- the mappers ---- */
-
-static enum rf_status canon_mappers(struct rf_canon *base, const struct rf_canon_mapper **out,
-                                    size_t *count, struct rf_error *err)
-{
-    struct canon *canon = of(base);
-    struct rf_pg_rows *rows = NULL;
-    enum rf_status status = RF_OK;
-
-    if (!canon->mappers)
-        status = rf_pg_query(canon->pg, &rows, err,
-                             "SELECT l.name, l.identity, m.declaration FROM pg_temp.live l JOIN "
-                             "refuge_mappers m USING(identity) ORDER BY l.ordinal, l.id", "");
-    if (status == RF_OK && rows) {
-        canon->mapper_count = rf_pg_count(rows);
-        canon->mappers = rf_arena_alloc(&canon->arena,
-                                        (canon->mapper_count + 1) * sizeof *canon->mappers);
-    }
-    for (size_t i = 0; status == RF_OK && rows && i < canon->mapper_count; i++) {
-        const char *name = rf_pg_text_at(rows, i, 0), *identity = rf_pg_text_at(rows, i, 1);
-        struct rf_bytes json = rf_pg_bytes_at(rows, i, 2);
-        struct rf_decl *decl = NULL;
-        status = rf_decl_parse(&decl, &canon->arena, json, err);
-        if (status == RF_OK)
-            canon->mappers[i] = (struct rf_canon_mapper){
-                rf_arena_copy(&canon->arena, name, strlen(name)),
-                rf_arena_copy(&canon->arena, identity, strlen(identity)), decl};
-    }
-    rf_pg_rows_free(rows);
-    *out = canon->mappers;
-    *count = canon->mapper_count;
-    return status;
-}
-
 /* ---- checks ---- */
 
 static void say(rf_canon_tell tell, void *user, const char *format, ...) RF_PRINTF(3, 4);
@@ -383,8 +454,9 @@ static enum rf_status canon_check_search(struct rf_canon *base, const struct rf_
         count++;
     }
     rf_pg_put_sql(&sql, " FROM \"%w\" t LEFT JOIN blobs b ON b.id = t.blob", table->name);
-    status = rf_buf_text(&sql) ? rf_pg_stream_open(canon->pg, &stream, err, rf_buf_text(&sql), "")
-                               : sql.failed;
+    status = sql.failed ? sql.failed : save(canon, err);
+    if (status == RF_OK)
+        status = rf_pg_stream_open(canon->pg, &stream, err, rf_buf_text(&sql), "");
     while (status == RF_OK && (status = rf_pg_stream_next(stream, &rows, &row, err)) == RF_OK) {
         if (!same_words(rows, row, count, lexemes, &vector))
             say(tell, user,
@@ -392,20 +464,25 @@ static enum rf_status canon_check_search(struct rf_canon *base, const struct rf_
                 table->name, rf_pg_text_at(rows, row, 0), rf_pg_int_at(rows, row, 1));
     }
     rf_pg_stream_close(stream);
+    canon->failed = status != RF_END;
+    settle(canon);
     rf_lexemes_free(lexemes);
     rf_buf_release(&sql);
     rf_buf_release(&vector);
     return status == RF_END ? RF_OK : status;
 }
 
-/* Rows whose item is not there. */
+/* Rows whose item is not there. Of a table that was changed the stream of its rows told. */
 static enum rf_status check_items(struct canon *canon, const char *table, const char *column,
                                   rf_canon_tell tell, void *user, struct rf_error *err)
 {
     struct rf_buf sql;
+    const char *changed;
     int64_t count = 0;
-    enum rf_status status;
+    enum rf_status status = find_change(canon, table, &changed, err);
 
+    if (status != RF_OK || changed)
+        return status;
     rf_buf_init(&sql, 4096);
     rf_pg_put_sql(&sql, "SELECT count(*) FROM \"%w\" t WHERE NOT EXISTS (SELECT 1 FROM blobs b "
                   "WHERE b.id = t.\"%w\")", table, column);
@@ -463,6 +540,7 @@ static void canon_close(struct rf_canon *base)
 {
     struct canon *canon = of(base);
 
+    rf_pg_rows_free(canon->changes);
     rf_pg_close(canon->pg);
     rf_arena_release(&canon->arena);
     free(canon);
@@ -495,6 +573,8 @@ enum rf_status rf_postgres_canon(struct rf_canon **out, const char *rest, struct
     status = rf_postgres_connect(&canon->pg, rest, err);
     if (status == RF_OK)
         status = rf_postgres_check(canon->pg, err);
+    if (status == RF_OK)
+        status = rf_postgres_check_own(canon->pg, err);
     if (status == RF_OK)
         status = rf_pg_exec(canon->pg, err,
                             "CREATE TEMP TABLE live(id bigint PRIMARY KEY, name text COLLATE "

@@ -58,12 +58,12 @@ static enum rf_status parse_decl(struct rf_decl **out, struct rf_arena *arena,
     return status;
 }
 
-static enum rf_status damaged(struct rf_postgres *sink, const char *what, struct rf_error *err)
+static enum rf_status damaged(struct rf_pg *pg, const char *what, struct rf_error *err)
 {
     return rf_error_set(err, RF_CORRUPT,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
                         "again",
-                        rf_pg_name(sink->pg), what);
+                        rf_pg_name(pg), what);
 }
 
 /* Every mapper of a lane has its text and declaration. */
@@ -80,7 +80,7 @@ static enum rf_status check_texts(struct rf_postgres *sink, uint32_t lane, struc
     if (!status && !rf_pg_is_null(rows, 0, 0)) {
         snprintf(what, sizeof what, "table refuge_mappers lacks the text of %.200s",
                  rf_pg_text_at(rows, 0, 0));
-        status = damaged(sink, what, err);
+        status = damaged(sink->pg, what, err);
     }
     rf_pg_rows_free(rows);
     return status;
@@ -99,8 +99,10 @@ static enum rf_status find_tops(struct rf_postgres *sink, struct rf_pg_lane *lan
         snprintf(sql, sizeof sql, "SELECT max(blob) FROM \"%s\"", table->name);
         status = rf_pg_int(sink->pg, &table->top, 0, &why, sql, "");
         if (status)
-            status = rf_error_set(err, status, "%s%s", why.message,
-                                  status == RF_CORRUPT ? "; run 'refuge index rebuild'" : "");
+            status = rf_error_set(err, status, "%s%s%s%s", why.message,
+                                  status == RF_CORRUPT ? "; run 'refuge index rebuild" : "",
+                                  status == RF_CORRUPT ? sink->argument : "",
+                                  status == RF_CORRUPT ? "'" : "");
         if (table->top > lane->top)
             lane->top = table->top;
     }
@@ -259,8 +261,8 @@ static enum rf_status load_lane(struct rf_postgres *sink, uint32_t id, bool tops
         status = rf_error_set(err, RF_NOT_FOUND, "index '%s' has no lane %u", rf_pg_name(sink->pg),
                               (unsigned)id);
     else if (!status && !rf_pg_count(rows))
-        status = rf_error_set(err, RF_NOT_FOUND, "index '%s' is empty: run 'refuge index run'",
-                              rf_pg_name(sink->pg));
+        status = rf_error_set(err, RF_NOT_FOUND, "index '%s' is empty: run 'refuge index run%s'",
+                              rf_pg_name(sink->pg), sink->argument);
     if (status) {
         rf_pg_rows_free(rows);
         return status;
@@ -364,7 +366,7 @@ static enum rf_status list_lanes(struct rf_postgres *sink, struct rf_arena *aren
                            "(SELECT id FROM refuge_lanes)",
                            "");
     if (!status && orphans)
-        status = damaged(sink, "table refuge_lanes lacks a lane that has mappers", err);
+        status = damaged(sink->pg, "table refuge_lanes lacks a lane that has mappers", err);
     if (!status) {
         *lanes = list;
         *count = rf_pg_count(rows);
@@ -387,56 +389,6 @@ enum rf_status rf_postgres_lanes(struct rf_sink *base, struct rf_arena *arena,
 }
 
 /* ---- what should be there ---- */
-
-/* What is not there of a table, or is of another type; empty when all is as it was made. */
-static enum rf_status find_changes(struct rf_postgres *sink, const struct rf_pg_table *table,
-                                   struct rf_buf *out, struct rf_error *err)
-{
-    static const char sql[] =
-        "SELECT CASE WHEN to_regclass($1) IS NULL THEN 'it is not there' ELSE (SELECT "
-        "string_agg('column ' || w.name || ' is ' || coalesce(format_type(a.atttypid, a.atttypmod) "
-        "|| ', not ' || w.type, 'not there'), '; ') FROM unnest($2, $3) w(name, type) LEFT JOIN "
-        "pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = w.name AND NOT "
-        "a.attisdropped WHERE a.atttypid IS DISTINCT FROM w.type::regtype::oid) END";
-    const struct rf_table *decl = table->decl;
-    size_t most = 5 + 2 * decl->column_count, count = 3;
-    const char **names = malloc(most * sizeof *names), **types = malloc(most * sizeof *types);
-    char (*offsets)[RF_POSTGRES_NAME] = malloc(most * sizeof *offsets);
-    char quoted[RF_POSTGRES_NAME + 2];
-    struct rf_pg_rows *rows = NULL;
-    enum rf_status status;
-
-    if (!names || !types || !offsets)
-        abort();
-    names[0] = "id", names[1] = "blob", names[2] = "n";
-    types[0] = types[1] = types[2] = "bigint";
-    for (size_t i = 0; i < decl->column_count; i++) {
-        names[count] = decl->columns[i].name;
-        types[count++] = rf_postgres_type(decl->columns[i].type);
-        if (decl->columns[i].type != RF_TYPE_TIME)
-            continue;
-        snprintf(offsets[i], sizeof offsets[i], "%s_offset", decl->columns[i].name);
-        names[count] = offsets[i];
-        types[count++] = "integer";
-    }
-    if (table->search_count) {
-        names[count] = "search";
-        types[count++] = "tsvector";
-    }
-    if (rf_postgres_has_stems(decl)) {
-        names[count] = "refuge_stems";
-        types[count++] = "tsvector";
-    }
-    snprintf(quoted, sizeof quoted, "\"%s\"", table->name);
-    status = rf_pg_query(sink->pg, &rows, err, sql, "tTT", quoted, names, count, types, count);
-    if (!status)
-        rf_buf_put_text(out, rf_pg_text_at(rows, 0, 0));
-    rf_pg_rows_free(rows);
-    free(names);
-    free(types);
-    free(offsets);
-    return status;
-}
 
 /* Make the table anew, and let its lane begin again: what it maps is written once more. */
 static enum rf_status mend_table(struct rf_postgres *sink, struct rf_pg_lane *lane,
@@ -463,27 +415,18 @@ static enum rf_status mend_table(struct rf_postgres *sink, struct rf_pg_lane *la
     return rf_postgres_finish(sink, status, err);
 }
 
-static enum rf_status check_table(struct rf_postgres *sink, struct rf_pg_lane *lane,
-                                  const struct rf_pg_table *table, bool mend, struct rf_error *err)
+static const struct rf_pg_table *find_table(const struct rf_pg_lane *lane, const char *name)
 {
-    struct rf_buf changes;
-    enum rf_status status;
-
-    rf_buf_init(&changes, 1 << 20);
-    status = find_changes(sink, table, &changes, err);
-    if (!status && changes.size && mend)
-        status = mend_table(sink, lane, table, err);
-    else if (!status && changes.size)
-        status = rf_error_set(err, RF_CORRUPT,
-                              "index '%s': table '%s' was changed behind refuge's back: %.200s; "
-                              "run 'refuge index rebuild'",
-                              rf_pg_name(sink->pg), table->name, rf_buf_text(&changes));
-    rf_buf_release(&changes);
-    return status;
+    for (size_t i = 0; i < lane->mapper_count; i++)
+        for (size_t k = 0; !lane->mappers[i].edges_only && k < lane->mappers[i].decl->table_count;
+             k++)
+            if (strcmp(lane->mappers[i].tables[k].name, name) == 0)
+                return &lane->mappers[i].tables[k];
+    return NULL;
 }
 
 /* refuge's own tables: those that are missing, in words. */
-static enum rf_status check_own(struct rf_postgres *sink, struct rf_error *err)
+enum rf_status rf_postgres_check_own(struct rf_pg *pg, struct rf_error *err)
 {
     static const char *const own[] = {"blobs", "refuge_facts", "refuge_lanes", "refuge_mappers",
                                       "refuge_lane_mappers", "refuge_needs", "refuge_parks",
@@ -493,13 +436,13 @@ static enum rf_status check_own(struct rf_postgres *sink, struct rf_error *err)
     char what[300];
     enum rf_status status;
 
-    status = rf_pg_query(sink->pg, &rows, err,
+    status = rf_pg_query(pg, &rows, err,
                          "SELECT string_agg(name, ', ') FROM unnest($1) u(name) WHERE "
                          "to_regclass(name) IS NULL",
                          "T", own, sizeof own / sizeof *own);
     if (!status && !rf_pg_is_null(rows, 0, 0)) {
         snprintf(what, sizeof what, "table %.250s is not there", rf_pg_text_at(rows, 0, 0));
-        status = damaged(sink, what, err);
+        status = damaged(pg, what, err);
     }
     rf_pg_rows_free(rows);
     return status;
@@ -508,15 +451,18 @@ static enum rf_status check_own(struct rf_postgres *sink, struct rf_error *err)
 static enum rf_status check_lane(struct rf_postgres *sink, uint32_t id, bool mend,
                                  struct rf_error *err)
 {
+    struct rf_pg_rows *changes = NULL;
     struct rf_pg_lane *lane;
     enum rf_status status = load_lane(sink, id, false, &lane, err);
 
     if (status)
         return status;
-    for (size_t i = 0; !status && i < lane->mapper_count; i++)
-        for (size_t k = 0; !status && !lane->mappers[i].edges_only &&
-                           k < lane->mappers[i].decl->table_count; k++)
-            status = check_table(sink, lane, &lane->mappers[i].tables[k], mend, err);
+    status = rf_postgres_lane_changes(sink, lane, &changes, err);
+    if (!status && !mend)
+        status = rf_postgres_tell_changes(sink, changes, err);
+    for (size_t row = 0; !status && row < rf_pg_count(changes); row++)
+        status = mend_table(sink, lane, find_table(lane, rf_pg_text_at(changes, row, 0)), err);
+    rf_pg_rows_free(changes);
     free_lane(lane);
     return status;
 }
@@ -524,7 +470,7 @@ static enum rf_status check_lane(struct rf_postgres *sink, uint32_t id, bool men
 enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, bool mend, struct rf_error *err)
 {
     struct rf_pg_rows *rows = NULL;
-    enum rf_status status = check_own(sink, err);
+    enum rf_status status = rf_postgres_check_own(sink->pg, err);
 
     if (!status)
         status = rf_pg_query(sink->pg, &rows, err,

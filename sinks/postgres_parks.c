@@ -360,6 +360,7 @@ enum rf_status rf_postgres_counts(struct rf_sink *base, uint32_t id, struct rf_s
 {
     struct rf_postgres *sink = rf_postgres_of(base);
     struct rf_sink_counts counts = {0};
+    struct rf_pg_rows *changes = NULL;
     struct rf_pg_lane *lane;
     int64_t lost = 0;
     bool held;
@@ -367,6 +368,13 @@ enum rf_status rf_postgres_counts(struct rf_sink *base, uint32_t id, struct rf_s
 
     if (!status)
         status = rf_postgres_lane_get(sink, id, &lane, err);
+    if (!status)
+        status = rf_postgres_check_own(sink->pg, err);
+    if (!status)
+        status = rf_postgres_lane_changes(sink, lane, &changes, err);
+    if (!status)
+        status = rf_postgres_tell_changes(sink, changes, err);
+    rf_pg_rows_free(changes);
     if (!status)
         status = count_own(sink, lane, &counts, err);
     if (!status)

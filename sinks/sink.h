@@ -28,6 +28,7 @@ struct rf_sink;
 #define RF_POSITION_SIZE 128                                   /* of a position as text, with NUL */
 
 struct rf_sink_options {
+    const char *name;      /* of the index, for commands in words; or NULL */
     bool create;           /* make it when it is not there; else RF_NOT_FOUND */
     bool write;            /* take the writer's lock (RF_LOCKED names the holder) */
     int lock_timeout_ms;

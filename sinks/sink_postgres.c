@@ -262,6 +262,8 @@ static enum rf_status postgres_open(struct rf_sink **out, const char *rest,
     sink->base.ops = &rf_sink_postgres_ops;
     sink->base.write = options->write;
     sink->token = options->writer_token;
+    if (options->name)
+        snprintf(sink->argument, sizeof sink->argument, " %s", options->name);
     sink->reader = options->reader ? strdup(options->reader) : NULL;
     sink->lexemes = rf_lexemes_new();
     rf_buf_init(&sink->vector, VECTOR_MAX);

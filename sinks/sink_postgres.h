@@ -155,6 +155,7 @@ struct rf_postgres {
     uint64_t session;  /* that the lock was taken in */
     uint64_t token;
     char *reader;      /* a role, or NULL */
+    char argument[RF_NAME_MAX + 2]; /* " NAME" behind a command in words; or "" */
     struct rf_pg_lane *lanes; /* loaded so far */
     struct rf_pg_lane *lane;  /* of the open batch */
     char from[RF_POSITION_SIZE];
@@ -244,6 +245,8 @@ RF_MUST_USE enum rf_status rf_postgres_lane_get(struct rf_postgres *sink, uint32
 void rf_postgres_forget_lanes(struct rf_postgres *sink);
 RF_MUST_USE enum rf_status rf_postgres_finish_drops(struct rf_postgres *sink,
                                                     struct rf_error *err);
+/* All of refuge's own tables are there; else RF_CORRUPT names those that are not. */
+RF_MUST_USE enum rf_status rf_postgres_check_own(struct rf_pg *pg, struct rf_error *err);
 /* Every table that the lanes should have is there with its columns, of their types; else RF_CORRUPT
  * names it or, with mend, it is made anew and its lane begins at the start. */
 RF_MUST_USE enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, bool mend,
@@ -260,6 +263,27 @@ enum rf_status rf_postgres_lane_swap(struct rf_sink *sink, uint32_t lane,
                                      const char *const *removed, size_t removed_count,
                                      struct rf_error *err);
 enum rf_status rf_postgres_lane_drop(struct rf_sink *sink, uint32_t lane, struct rf_error *err);
+
+/* ---- postgres_changes.c ---- */
+
+struct rf_pg_named {
+    const char *name; /* as it is in the schema */
+    const struct rf_table *decl;
+};
+
+/* A row for each of these tables that is not as it was made: its name, and in words what is not
+ * there or of another type. */
+RF_MUST_USE enum rf_status rf_postgres_find_changes(struct rf_pg *pg,
+                                                    const struct rf_pg_named *tables, size_t count,
+                                                    struct rf_pg_rows **out, struct rf_error *err);
+/* The same for all tables of a lane. */
+RF_MUST_USE enum rf_status rf_postgres_lane_changes(struct rf_postgres *sink,
+                                                    const struct rf_pg_lane *lane,
+                                                    struct rf_pg_rows **out, struct rf_error *err);
+/* RF_CORRUPT names them and what mends them; RF_OK when there is none. */
+RF_MUST_USE enum rf_status rf_postgres_tell_changes(struct rf_postgres *sink,
+                                                    const struct rf_pg_rows *changes,
+                                                    struct rf_error *err);
 
 /* ---- postgres_group.c ---- */
 

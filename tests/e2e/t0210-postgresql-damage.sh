@@ -87,5 +87,53 @@ damage "an edge to a part gone" "$split" "DELETE FROM refuge_parts WHERE parent 
 damage "an item gone" "$good" \
     "DELETE FROM history WHERE blob = $of '$good'); DELETE FROM record WHERE blob = $of '$good');
      DELETE FROM blobs WHERE item = '$good'"
+
+# What is not there at all: named once by what it is, the rest compared, and what mends it said.
+missing()
+{
+    PGOPTIONS="-c search_path=$schema" psql -q -X -v ON_ERROR_STOP=1 "$REFUGE_TEST_POSTGRESQL" \
+        -c "$3" >"$tmp/changed" 2>&1 || fail "$1: the damage is done" "$(cat "$tmp/changed")"
+    run refuge index verify pg
+    cat "$out" "$err" >"$tmp/said"
+    status_is "$1: found" 1
+    is "$1: named once" "$(grep -c "history" "$tmp/said")" 1
+    out_has "$1: by what it is" "table 'history': cannot be read: $2"
+    ok "$1: nothing is said of transactions" [ "$(grep -c transaction "$tmp/said")" -eq 0 ]
+    out_has "$1: the other table is compared" "table 'record', item"
+    out_has "$1: and counted" "2 tables, "
+    err_has "$1: the index is named by its URL" "index 'postgresql://"
+    err_has "$1: what mends it is said" "'refuge index rebuild pg' makes it again"
+    for command in status run; do
+        run refuge index $command pg
+        status_is "$1: $command finds it, too" 1
+        err_has "$1: $command names it" "table 'history' was changed behind refuge's back: $2"
+        err_has "$1: $command says what mends it" "run 'refuge index rebuild pg'"
+    done
+    run refuge doctor
+    out_has "$1: so does doctor" "table 'history' was changed behind refuge's back: $2"
+    run refuge index digest pg
+    err_has "$1: a digest says of which table" "cannot read table 'history': $2"
+    run refuge search --index pg plain
+    err_has "$1: a search says who knows more" "'refuge index verify pg' says what is wrong"
+    refuge index rebuild pg -q >/dev/null 2>&1
+    run refuge index verify pg
+    status_is "$1: mended by a rebuild" 0
+}
+
+record="UPDATE record SET value = 'another' WHERE n = 0;"
+missing "a table dropped" "it is not there" "$record DROP TABLE history CASCADE"
+missing "a column dropped" "column key is not there" "$record ALTER TABLE history DROP COLUMN key CASCADE"
+missing "a column of another type" "column key is integer, not text" \
+    "$record ALTER TABLE history ALTER COLUMN key TYPE integer USING 1"
+
+psql -q -X "$REFUGE_TEST_POSTGRESQL" -c "ALTER TABLE $schema.refuge_cuts DROP COLUMN kind CASCADE" \
+    >/dev/null 2>&1
+run refuge index verify pg
+out_has "a column of refuge's own is named" "cuts: cannot be read: "
+out_has "and all else compared" ": 1 difference"
+err_has "what mends it is no rebuild" "'refuge index drop pg', 'refuge index create pg --sink"
+psql -q -X "$REFUGE_TEST_POSTGRESQL" -c "DROP TABLE $schema.refuge_cuts CASCADE" >/dev/null 2>&1
+run refuge index verify pg
+err_has "a table of refuge's own is named" "table refuge_cuts is not there; remove it by"
 refuge index drop pg -q
 done_testing

@@ -174,7 +174,7 @@ behind()
     run refuge index run tls
     ok "$1: found" [ "$status" -eq 1 ]
     err_has "$1: named" "$2"
-    command=$(sed -n "s/.*'\(refuge index [a-z]*\)'.*/\1/p" "$err" | head -1)
+    command=$(sed -n "s/.*'\(refuge index [a-z]*\)[ a-z]*'.*/\1/p" "$err" | head -1)
     ok "$1: a command is said" [ -n "$command" ]
     if [ "$command" = "refuge index rebuild" ]; then
         run refuge index rebuild tls
