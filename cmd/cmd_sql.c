@@ -182,7 +182,8 @@ static enum rf_status query_table(struct rf_cli *cli, const char *url, const cha
 
 /* ---- the command ---- */
 
-/* psql with the index's schema first in its search path, in read-only transactions. */
+/* psql with the index's schema first in its search path, in transactions that only read unless the
+ * person turns that off: it is the index's owner who connects. */
 static void exec_psql(const struct rf_index_home *index)
 {
     const char *fragment = strchr(index->url, '#'), *before = getenv("PGOPTIONS");
@@ -212,6 +213,10 @@ static int exec_shell(struct rf_cli *cli, const struct rf_index_home *index)
                             "SQL of refuge's: use 'refuge search --index %s', or ask the cluster",
                             index->name, index->name);
     (void)signal(SIGPIPE, SIG_DFL); /* an ignored signal would be inherited */
+    if (index->definition.reader)
+        rf_say(cli, "this psql only reads until that is turned off in it; role '%s' can do nothing "
+                    "else",
+               index->definition.reader);
     if (index->path)
         execlp("sqlite3", "sqlite3", "-readonly", "-box", index->path, (char *)NULL);
     else

@@ -324,8 +324,12 @@ const struct rf_command rf_commands[] = {
     {.name = "sql",
      .arguments = "[QUERY]",
      .help = "ask an index by SQL, read-only",
-     .text = "Without QUERY: a sqlite3 shell on a terminal, else the query is read from standard "
-             "input. Commands of that shell (.tables) are no SQL and work only there. On a "
+     .text = "Without QUERY: a shell on a terminal, sqlite3 or psql, else the query is read from "
+             "standard input. Commands of that shell (.tables) are no SQL and work only there. "
+             "psql is that of the role in the sink's URL, who owns the index: its transactions "
+             "only read until somebody types SET default_transaction_read_only = off, which is a "
+             "deliberate act. What binds is a role of its own: connect as the one of 'index "
+             "create --reader', which may only read. On a "
              "terminal columns are cut to its width. With --json equal names of columns are "
              "numbered: n, n_2, n_3.",
      .examples = "refuge sql 'select * from blobs limit 5'\ta table\n"

@@ -83,6 +83,14 @@ elif command -v psql >/dev/null; then
     out_has "it only reads, too" "read-only transaction"
     out_has "options of the environment hold beside ours" "limit: 77s"
     refuge index drop -q team
+    role=sql_shell_$$
+    psql -q "$REFUGE_TEST_POSTGRESQL" -c "CREATE ROLE $role" || fail "a role"
+    refuge index create team --sink "$REFUGE_TEST_POSTGRESQL#$role" --reader "$role" -q
+    shell team '\q'
+    ok "which role can do nothing else is said" \
+        grep -q "only reads until that is turned off in it; role '$role' can do nothing else" "$out"
+    refuge index drop -q team
+    psql -q "$REFUGE_TEST_POSTGRESQL" -c "DROP OWNED BY $role; DROP ROLE $role" >/dev/null 2>&1
 else
     skip "psql on a terminal" "psql is not installed"
 fi
