@@ -387,10 +387,8 @@ static int work_on(struct work *work)
         return tell_totals(work, status == RF_OK     ? ENDED_DONE
                                  : rf_stop_asked()   ? ENDED_STOPPED
                                                      : ENDED_PAUSED);
-    if (status == RF_DENIED && work->running) /* another writer came first */
-        return rf_fail(cli, &err), RF_EXIT_LOCKED;
     code = fail_index(cli, work->home, &err);
-    if (status == RF_LOCKED)
+    if (status == RF_LOCKED && !work->running)
         rf_say_wait(cli, rf_args_number(&cli->args, "wait"));
     return code;
 }

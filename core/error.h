@@ -23,8 +23,8 @@ enum rf_status {
     RF_CORRUPT,     /* stored bytes that do not match their checksum: set aside, tell */
     RF_LIMIT,       /* a stated maximum would be passed */
     RF_NOMEM,       /* no memory for a size that came from outside */
-    RF_DENIED,      /* not allowed, or another writer came first */
-    RF_LOCKED,      /* another process owns it */
+    RF_DENIED,      /* not allowed */
+    RF_LOCKED,      /* another process owns it, or wrote it first */
     RF_IO,          /* the operating system refused: stop */
     RF_UNAVAILABLE, /* cannot be reached now: wait and retry */
     RF_TIMEOUT,     /* the time given is over */

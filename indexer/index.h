@@ -90,7 +90,7 @@ size_t rf_index_broken(const struct rf_index *index);
  * everything is done; with it, it goes on until rf_index_stop. RF_OK also when items were set
  * aside (rf_sink_counts) or mappers stopped (rf_index_stopped).
  *
- * RF_DENIED  another writer came first      RF_CANCELLED  stopped; what was committed stays
+ * RF_LOCKED  another writer came first      RF_CANCELLED  stopped; what was committed stays
  */
 RF_MUST_USE enum rf_status rf_index_run(struct rf_index *index, bool follow, struct rf_error *err);
 

@@ -357,7 +357,7 @@ struct flushing {
 static enum rf_status came_first(struct rf_elastic *sink, const struct rf_es_failure *failure,
                                  struct rf_error *err)
 {
-    return rf_error_set(err, RF_DENIED,
+    return rf_error_set(err, RF_LOCKED,
                         "index '%s' was written by somebody else: another writer came first, or "
                         "it was changed behind refuge's back: then run 'refuge index rebuild' "
                         "(%.200s)",

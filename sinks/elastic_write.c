@@ -1103,7 +1103,7 @@ static enum rf_status check_position(struct rf_elastic *sink, const char *from,
              strcmp(sink->lane->writer, token) == 0)
         snprintf(sink->from, sizeof sink->from, "%s", position); /* our own */
     else
-        return rf_error_set(err, RF_DENIED,
+        return rf_error_set(err, RF_LOCKED,
                             "index '%s' stands at '%s', not at '%s': another writer came first",
                             rf_es_name(sink->es), position, from);
     return RF_OK;

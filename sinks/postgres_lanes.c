@@ -401,7 +401,8 @@ static enum rf_status mend_table(struct rf_postgres *sink, struct rf_pg_lane *la
         return status;
     status = rf_postgres_drop_table(sink, table->decl, lane->id, lane->live, &why);
     if (status)
-        status = rf_error_set(err, strcmp(rf_pg_state(sink->pg), "2BP01") == 0 ? RF_DENIED : status,
+        status = rf_error_set(err,
+                              strcmp(rf_pg_state(sink->pg), "2BP01") == 0 ? RF_INVALID : status,
                               "table '%s' was changed behind refuge's back and cannot be made "
                               "anew: %s",
                               table->name, why.message);
@@ -714,7 +715,7 @@ static enum rf_status refuse_triggers(struct rf_postgres *sink, const struct rf_
                          "FROM pg_policy WHERE polrelid::bigint = ANY($1)",
                          "I", tables->items, tables->count);
     if (!status && rf_pg_count(rows))
-        status = rf_error_set(err, RF_DENIED,
+        status = rf_error_set(err, RF_INVALID,
                               "cannot replace tables of index '%s': %s would be lost; drop it "
                               "first and make it again",
                               rf_pg_name(sink->pg), rf_pg_text_at(rows, 0, 0));
@@ -741,7 +742,7 @@ static enum rf_status in_the_way(struct rf_postgres *sink, enum rf_status status
                                  const struct rf_error *why, struct rf_error *err)
 {
     if (strcmp(rf_pg_state(sink->pg), "2BP01") == 0)
-        return rf_error_set(err, RF_DENIED,
+        return rf_error_set(err, RF_INVALID,
                             "cannot replace tables of %s; drop what depends on them and make it "
                             "again afterwards",
                             why->message);
@@ -760,7 +761,7 @@ static enum rf_status make_again(struct rf_postgres *sink, struct keepsakes *kep
     if (status == RF_UNAVAILABLE)
         return rf_error_set(err, status, "%s", why.message);
     if (status)
-        return rf_error_set(err, RF_DENIED,
+        return rf_error_set(err, RF_INVALID,
                             "cannot replace tables: a view over them cannot be made again: %s; "
                             "change or drop the view first",
                             why.message);

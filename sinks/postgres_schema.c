@@ -591,7 +591,7 @@ enum rf_status rf_postgres_drop_schema(struct rf_pg *pg, struct rf_error *err)
         status = rf_pg_exec(pg, &why, "BEGIN; %s", rf_buf_text(&sql));
     rf_buf_release(&sql);
     if (why.status && strcmp(rf_pg_state(pg), "2BP01") == 0)
-        status = rf_error_set(err, RF_DENIED, "%s; drop what depends on the index first",
+        status = rf_error_set(err, RF_INVALID, "%s; drop what depends on the index first",
                               why.message);
     else if (why.status)
         status = rf_error_set(err, status, "%s", why.message);

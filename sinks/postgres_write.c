@@ -972,7 +972,7 @@ static enum rf_status check_position(struct rf_postgres *sink, const char *from,
         snprintf(sink->from, sizeof sink->from, "%s", position); /* our own; to write it again
                                                                   * changes nothing */
     else
-        status = rf_error_set(err, RF_DENIED,
+        status = rf_error_set(err, RF_LOCKED,
                               "index '%s' stands at '%s', not at '%s': another writer came first",
                               rf_pg_name(sink->pg), position, from);
     rf_pg_rows_free(rows);
@@ -1012,7 +1012,7 @@ static enum rf_status move_position(struct rf_postgres *sink, const char *to, st
                        "position = $4",
                        "ittt", (int64_t)sink->lane->id, to, token, sink->from);
     if (!status && moved == 0 && RF_SAFEGUARD("sink-cas"))
-        status = rf_error_set(err, RF_DENIED,
+        status = rf_error_set(err, RF_LOCKED,
                               "index '%s' does not stand at '%s' any more: another writer came "
                               "first",
                               rf_pg_name(sink->pg), sink->from);

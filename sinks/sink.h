@@ -117,7 +117,7 @@ RF_MUST_USE enum rf_status rf_sink_lane_drop(struct rf_sink *sink, uint32_t lane
  * Begin a batch of one lane. The transaction stays open until commit or rollback; items are written
  * as they come. from is where the caller believes the lane stands.
  *
- * RF_DENIED       the lane stands elsewhere: another writer came first; stop
+ * RF_LOCKED       the lane stands elsewhere: another writer came first; stop
  * RF_NOT_FOUND    no such lane
  */
 RF_MUST_USE enum rf_status rf_sink_begin(struct rf_sink *sink, uint32_t lane, const char *from,

@@ -583,7 +583,7 @@ static enum rf_status write_state(struct rf_elastic *sink, bool create, struct r
     if (reply.status >= 300 || !code)
         return rf_es_unexpected(sink->es, &reply, "write the state of an index", err);
     if (code == 409)
-        return rf_error_set(err, RF_DENIED, "index '%s' was taken over: another writer came first",
+        return rf_error_set(err, RF_LOCKED, "index '%s' was taken over: another writer came first",
                             rf_es_name(sink->es));
     if (code >= 300)
         return rf_error_set(err, code == 429 || code >= 500 ? RF_UNAVAILABLE : RF_IO,
@@ -622,7 +622,7 @@ enum rf_status rf_elastic_ready(struct rf_elastic *sink, struct rf_error *err)
     sink->waiting = sink->needing = RF_EL_WAITING_UNKNOWN;
     if (RF_SAFEGUARD("sink-cas") && (!is_self(sink) || sink->state.epoch != sink->counter >> 32)) {
         sink->state.known = false;
-        return rf_error_set(err, RF_DENIED, "index '%s' was taken over: another writer came first",
+        return rf_error_set(err, RF_LOCKED, "index '%s' was taken over: another writer came first",
                             rf_es_name(sink->es));
     }
     return RF_OK;
@@ -796,7 +796,7 @@ static enum rf_status make_index(struct rf_elastic *sink, struct rf_error *err)
     sink->state.next_lane = 1;
     sink->state.next_gen = 1;
     status = write_state(sink, true, err);
-    return status == RF_DENIED ? RF_OK : status; /* somebody made it just now */
+    return status == RF_LOCKED ? RF_OK : status; /* somebody made it just now */
 }
 
 /* Rows may have been written that no search finds yet. */

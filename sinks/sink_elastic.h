@@ -295,7 +295,7 @@ int64_t rf_elastic_now(void);
 RF_MUST_USE enum rf_status rf_elastic_ready(struct rf_elastic *sink, struct rf_error *err);
 /* Before a question: what an open batch collected is written, and can be found. */
 RF_MUST_USE enum rf_status rf_elastic_ask(struct rf_elastic *sink, struct rf_error *err);
-/* Write the state; RF_DENIED: another writer came first. After a failure it is read anew. */
+/* Write the state; RF_LOCKED: another writer came first. After a failure it is read anew. */
 RF_MUST_USE enum rf_status rf_elastic_save(struct rf_elastic *sink, struct rf_error *err);
 /* Whether a batch of this number is done. */
 bool rf_elastic_is_done(const struct rf_elastic *sink, uint64_t number);

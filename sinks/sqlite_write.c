@@ -1081,7 +1081,7 @@ static enum rf_status check_position(struct rf_sqlite *sink, const char *from,
         status = rf_error_set(err, RF_NOT_FOUND, "index '%s' has no lane %u", sink->db.path,
                               (unsigned)sink->lane->id);
     else if (!status && strcmp(rf_db_text(stmt, 0), from) != 0 && RF_SAFEGUARD("sink-cas"))
-        status = rf_error_set(err, RF_DENIED,
+        status = rf_error_set(err, RF_LOCKED,
                               "index '%s' stands at '%s', not at '%s': another writer came first",
                               sink->db.path, rf_db_text(stmt, 0), from);
     sqlite3_finalize(stmt);
@@ -1123,7 +1123,7 @@ static enum rf_status move_position(struct rf_sqlite *sink, const char *to, stru
     rf_db_bind(stmt, "ittt", (int64_t)sink->lane->id, to, token, sink->from);
     status = rf_db_run(&sink->db, stmt, err);
     if (!status && sqlite3_changes(sink->db.handle) == 0 && RF_SAFEGUARD("sink-cas"))
-        status = rf_error_set(err, RF_DENIED,
+        status = rf_error_set(err, RF_LOCKED,
                               "index '%s' does not stand at '%s' any more: another writer came "
                               "first",
                               sink->db.path, sink->from);

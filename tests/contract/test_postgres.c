@@ -131,7 +131,7 @@ static void what_cannot_be_made_again_stops_a_swap(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct rf_error why = {0};
         other_does(&f, cases[i].make);
-        if (rf_sink_lane_swap(f.sink, lane, NULL, 0, &why) != RF_DENIED ||
+        if (rf_sink_lane_swap(f.sink, lane, NULL, 0, &why) != RF_INVALID ||
             !strstr(why.message, cases[i].words))
             fail_msg("%s: %s", cases[i].make, why.message);
         assert_string_equal(ask(&f, "SELECT title FROM note"), "old");
@@ -561,7 +561,7 @@ static void a_lost_commit_is_not_taken_for_anothers(void **state)
     cut_at(&wire, "answer COMMIT 0.5");
     assert_int_equal(rf_sink_commit(f.sink, "1", &why), RF_TIMEOUT);
     other_does(&f, "UPDATE refuge_lanes SET writer = 'another'");
-    assert_int_equal(begin_in_time(f.sink, lane, "", &why), RF_DENIED);
+    assert_int_equal(begin_in_time(f.sink, lane, "", &why), RF_LOCKED);
     assert_non_null(strstr(why.message, "another writer"));
     rf_sink_close(f.sink);
     take_up(&wire);

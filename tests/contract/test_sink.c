@@ -226,8 +226,8 @@ static void position_moves_by_compare_and_swap(void **state)
     lane = begin_one(&f, notes_v1, true);
     CHECK(rf_sink_begin(f.sink, lane, "", &err));
     CHECK(rf_sink_commit(f.sink, "5", &err));
-    CHECK_STATUS(rf_sink_begin(f.sink, lane, "", &err), RF_DENIED);
-    CHECK_STATUS(rf_sink_begin(f.sink, lane, "6", &err), RF_DENIED);
+    CHECK_STATUS(rf_sink_begin(f.sink, lane, "", &err), RF_LOCKED);
+    CHECK_STATUS(rf_sink_begin(f.sink, lane, "6", &err), RF_LOCKED);
     CHECK_STATUS(rf_sink_begin(f.sink, lane + 1, "5", &err), RF_NOT_FOUND);
     CHECK(rf_sink_begin(f.sink, lane, "5", &err));
     CHECK(rf_sink_commit(f.sink, "5", &err));

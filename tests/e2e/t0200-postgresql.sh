@@ -88,6 +88,18 @@ out_has "but other forms of a word" ships.json
 run refuge index verify pg
 status_is "and verify agrees" 0
 
+if command -v psql >/dev/null; then
+    psql -q "$REFUGE_TEST_POSTGRESQL" -c "CREATE MATERIALIZED VIEW public.view_$schema AS SELECT value
+        FROM $schema.record" || fail "a materialized view"
+    run refuge index rebuild pg
+    status_is "a view in the way of a rebuild is a failure, nobody's lock" 1
+    err_has "and named" "view_$schema"
+    run refuge index drop pg
+    status_is "so it is in the way of a drop" 1
+    psql -q "$REFUGE_TEST_POSTGRESQL" -c "DROP MATERIALIZED VIEW public.view_$schema"
+else
+    skip "a view in the way of a rebuild" "psql is not installed"
+fi
 run refuge index drop pg
 status_is "drop removes it" 0
 run refuge index create pg --sink "$url"

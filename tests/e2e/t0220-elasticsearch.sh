@@ -95,6 +95,19 @@ engine()
     run refuge index run "$1"
     status_is "$1: after a kill the next one goes on" 3
 
+    # Nobody holds an index that may not be written.
+    table=$(curl -sS "$server/_cat/aliases/$prefix-record?h=index" | tr -d ' ')
+    curl -sS -X PUT "$server/$table/_settings" -H 'Content-Type: application/json' \
+        -d '{"index.blocks.write": true}' >/dev/null
+    printf '{"title":"fourth at %s"}\n' "$1" >"four-$1.json"
+    refuge put "four-$1.json" >/dev/null 2>&1
+    run refuge index run "$1"
+    status_is "$1: what may not be written is a matter of access" 12
+    curl -sS -X PUT "$server/$table/_settings" -H 'Content-Type: application/json' \
+        -d '{"index.blocks.write": false}' >/dev/null
+    run refuge index run "$1"
+    status_is "$1: and goes on when it may" 3
+
     run refuge index drop "$1"
     status_is "$1: drop removes it" 0
     is "$1: and all of it" "$(curl -sS "$server/_cat/indices/$prefix-*?expand_wildcards=all")" ""
