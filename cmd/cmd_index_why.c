@@ -398,7 +398,7 @@ static void set_state(struct why *why, const char *state, const char *reason)
 static void explain_no_match(struct why *why, const struct rf_decl *decl)
 {
     enum rf_item_kind kind = why->content.item.kind;
-    char words[256];
+    char words[256], shown[RF_SHORT_SIZE];
 
     why->unmatched++;
     if (kind == RF_ITEM_FILE && !(decl->on & RF_ON_FILE)) {
@@ -406,8 +406,8 @@ static void explain_no_match(struct why *why, const struct rf_decl *decl)
     } else if (kind == RF_ITEM_BLOB && !(decl->on & RF_ON_BLOB)) {
         set_state(why, "no match", "it maps files, not bare blobs");
     } else {
-        snprintf(words, sizeof words, "its match does not take it (media type '%.100s')",
-                 why->media ? why->media : "unknown");
+        snprintf(words, sizeof words, "its match does not take it (media type '%s')",
+                 rf_utf8_short(shown, why->media ? why->media : "unknown"));
         set_state(why, "no match", words);
     }
 }

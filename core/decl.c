@@ -10,6 +10,7 @@
 
 #include "core/json.h"
 #include "core/nearest.h"
+#include "core/utf8.h"
 
 #define INDEXES_MAX 16 /* of one table */
 #define WORDS_MAX 200  /* bytes of a title or version */
@@ -150,10 +151,12 @@ static enum rf_status take_language(struct check *check, const struct rf_json *o
                                     const char **out)
 {
     enum rf_status status = take_words(check, object, "language", out);
+    char shown[RF_SHORT_SIZE];
 
     if (status == RF_OK && *out && !name_is_good(*out, strlen(*out)))
         status = rf_error_set(check->err, RF_INVALID,
-                              "'language' must be a name like \"english\", not '%.60s'", *out);
+                              "'language' must be a name like \"english\", not '%s'",
+                              rf_utf8_short(shown, *out));
     return status;
 }
 

@@ -1,6 +1,8 @@
 /* utf8.c - one function decides what a valid sequence is; ASCII is passed 8 bytes at a time. */
 #include "core/utf8.h"
 
+#include <string.h>
+
 #define HIGH_BITS 0x8080808080808080u
 
 static bool tail(uint8_t byte)
@@ -116,4 +118,19 @@ size_t rf_utf8_cut(struct rf_bytes text, size_t max)
     if (at < max && at + sequence(text.data + at, text.data + text.size, &bad) > max)
         return at;
     return max;
+}
+
+const char *rf_utf8_short(char out[RF_SHORT_SIZE], const char *text)
+{
+    static const char more[] = "…";
+    size_t size = strlen(text), room = RF_SHORT_SIZE - sizeof more;
+
+    if (size < RF_SHORT_SIZE) {
+        memcpy(out, text, size + 1);
+    } else {
+        size = rf_utf8_cut(rf_bytes(text, size), room);
+        memcpy(out, text, size);
+        memcpy(out + size, more, sizeof more);
+    }
+    return out;
 }

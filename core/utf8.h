@@ -17,4 +17,9 @@ void rf_utf8_clean(struct rf_buf *buf, struct rf_bytes text, bool drop_nul, bool
 /* The largest size <= max at which text can be cut without splitting a character. */
 size_t rf_utf8_cut(struct rf_bytes text, size_t max);
 
+/* A text as a message shows it, in out of RF_SHORT_SIZE bytes, which is the answer: whole, or cut
+ * between characters with "…" behind. */
+#define RF_SHORT_SIZE 104
+const char *rf_utf8_short(char out[RF_SHORT_SIZE], const char *text);
+
 #endif

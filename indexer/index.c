@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "indexer/index_internal.h"
+#include "core/utf8.h"
 #include "indexer/pipeline.h"
 #include "mappers/media.h"
 #include "sinks/query.h"
@@ -502,14 +503,14 @@ static enum rf_status refuse(struct rf_index *index, size_t i, const char *why,
 {
     const char *name = name_of(index->wanted[i]);
     const struct rf_sink_mapper *running = find_in_lane(live_lane(index), name);
-    char line[RF_ERROR_SIZE];
+    char line[RF_ERROR_SIZE], shown[RF_SHORT_SIZE];
 
     index->broken++;
     snprintf(line, sizeof line,
-             "mapper '%s' cannot come under policy '%.100s': %s; %s; 'refuge index run "
+             "mapper '%s' cannot come under policy '%s': %s; %s; 'refuge index run "
              "--policy full' maps everything with the new one",
-             name, index->options.policy, why, running ? "the version before goes on"
-                                                       : "it is left out");
+             name, rf_utf8_short(shown, index->options.policy), why,
+             running ? "the version before goes on" : "it is left out");
     warn(index, line);
     if (running)
         return rf_pool_load_bundle(index->pool, newest_bundle(index, running), &index->wanted[i],

@@ -92,6 +92,7 @@ static bool parse_since(struct rf_policy *out, const char *text)
 enum rf_status rf_policy_parse(struct rf_policy *out, const char *text, struct rf_error *err)
 {
     struct rf_policy policy = {0};
+    char shown[RF_SHORT_SIZE];
 
     if (strlen(text) < RF_POLICY_TEXT_MAX && rf_utf8_valid(rf_bytes_text(text)) == strlen(text)) {
         if (strcmp(text, "full") == 0) {
@@ -115,9 +116,9 @@ enum rf_status rf_policy_parse(struct rf_policy *out, const char *text, struct r
         }
     }
     return rf_error_set(err, RF_INVALID,
-                        "unknown policy '%.100s'; write full, forward, since=SEQUENCE, "
+                        "unknown policy '%s'; write full, forward, since=SEQUENCE, "
                         "since=YYYY-MM-DD[Thh:mm:ss] (UTC), match=NAME or match=MEDIA/TYPE",
-                        text);
+                        rf_utf8_short(shown, text));
 }
 
 void rf_policy_format(const struct rf_policy *policy, struct rf_buf *out)

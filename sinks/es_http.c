@@ -11,6 +11,7 @@
 
 #include "core/json_scan.h"
 #include "core/load.h"
+#include "core/utf8.h"
 
 #include <assert.h>
 #define CURL_DISABLE_TYPECHECK
@@ -292,14 +293,16 @@ static enum rf_status take_prefix(struct rf_es *es, const char *rest, const char
                                   struct rf_error *err)
 {
     size_t size = strspn(prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+    char shown[RF_SHORT_SIZE];
 
     if (size == 0 || size > RF_ES_PREFIX_MAX || prefix[size] || prefix[0] == '_' ||
         prefix[0] == '-')
         return rf_error_set(err, RF_INVALID,
-                            "cannot use sink '%.*s': '%.110s' cannot begin the names of indexes: a "
+                            "cannot use sink '%.*s': '%s' cannot begin the names of indexes: a "
                             "letter or digit, then letters, digits, '_' or '-', all lower case, at "
                             "most %d",
-                            (int)strcspn(rest, "?#"), rest, prefix, RF_ES_PREFIX_MAX);
+                            (int)strcspn(rest, "?#"), rest, rf_utf8_short(shown, prefix),
+                            RF_ES_PREFIX_MAX);
     memcpy(es->prefix, prefix, size + 1);
     return RF_OK;
 }

@@ -10,6 +10,7 @@
 
 #include "core/load.h"
 #include "core/row.h"
+#include "core/utf8.h"
 
 #include <assert.h>
 #include <libpq-fe.h>
@@ -223,12 +224,14 @@ static enum rf_status bad_url(const char *url, struct rf_error *err, const char 
 static enum rf_status check_schema(const char *url, const char *schema, struct rf_error *err)
 {
     size_t size = strspn(schema, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    char shown[RF_SHORT_SIZE];
 
     if (size == 0 || size > SCHEMA_MAX || schema[size] || schema[0] < 'a' || schema[0] > 'z')
         return rf_error_set(err, RF_INVALID,
-                            "cannot use sink '%.*s': '%.60s' cannot be the name of a schema: a "
+                            "cannot use sink '%.*s': '%s' cannot be the name of a schema: a "
                             "letter, then letters, digits or '_', all lower case, at most %d",
-                            (int)strcspn(url, "?#"), url, schema, SCHEMA_MAX);
+                            (int)strcspn(url, "?#"), url, rf_utf8_short(shown, schema),
+                            SCHEMA_MAX);
     if (strncmp(schema, "pg_", 3) == 0 || strcmp(schema, "public") == 0 ||
         strcmp(schema, "information_schema") == 0)
         return rf_error_set(err, RF_INVALID,

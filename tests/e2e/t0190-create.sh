@@ -88,6 +88,8 @@ run refuge index create bad --sink postgresql://me:secret@host/db
 status_is "no password in a URL" 2
 err_has "but a passfile" "passfile=FILE"
 err_lacks "and the password is not told" "secret"
+run refuge index create bad --policy "$(printf '%0300d' 0)"
+err_matches "what is too long to be shown is cut, with a sign" "unknown policy '0{50,}…'"
 run refuge index create bad --mapper nowhere.lua
 status_is "a mapper that is not there" 1
 run refuge index create bad --sink sqlite:no/such/folder/x.db

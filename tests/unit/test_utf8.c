@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
 #include <cmocka.h>
 
 #include "core/utf8.h"
@@ -110,6 +112,27 @@ static void cuts_between_characters(void **state)
         assert_int_equal(rf_utf8_cut(text, max), want[max]);
 }
 
+static void what_is_cut_shows_it(void **state)
+{
+    char text[2 * RF_SHORT_SIZE + 1], out[RF_SHORT_SIZE];
+    size_t size = sizeof text - 1;
+
+    (void)state;
+    memset(text, 'a', size);
+    text[size] = '\0';
+    assert_string_equal(rf_utf8_short(out, text + size - RF_SHORT_SIZE + 1),
+                        text + size - RF_SHORT_SIZE + 1);
+    rf_utf8_short(out, text);
+    assert_int_equal(strlen(out), RF_SHORT_SIZE - 1);
+    assert_string_equal(out + RF_SHORT_SIZE - 5, "a…");
+    for (size_t i = 0; i < size; i += 2)
+        memcpy(text + i, "\xc3\xa9", 2);
+    rf_utf8_short(out, text + 1); /* cut in the middle of one */
+    assert_string_equal(out + strlen(out) - 5, "\xc3\xa9…");
+    rf_utf8_short(out, text);
+    assert_string_equal(out + strlen(out) - 5, "\xc3\xa9…");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -117,6 +140,7 @@ int main(void)
         cmocka_unit_test(finds_a_bad_byte_wherever_it_stands),
         cmocka_unit_test(cleans),
         cmocka_unit_test(cuts_between_characters),
+        cmocka_unit_test(what_is_cut_shows_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
