@@ -39,6 +39,7 @@ struct search {
     struct rf_pg_lane *lane;
     struct rf_arena arena;
     struct rf_terms terms;
+    bool open;     /* the last word is taken as a beginning */
     struct rf_buf query, snippet;
     struct place *places;
     size_t place_count, wanted; /* wanted: limit + offset */
@@ -305,6 +306,7 @@ static enum rf_status find(struct search *search, bool open_end, struct rf_error
 {
     enum rf_status status = put_query(search, open_end, err);
 
+    search->open = open_end;
     search->found_count = 0;
     search->total = 0;
     for (size_t i = 0; !status && i < search->place_count; i++)
@@ -361,7 +363,8 @@ static void take_snippet(struct search *search, const struct rf_table *table,
         text = rf_pg_bytes_at(rows, 0, column++);
         if (!text.data || !text.size)
             continue;
-        hits = rf_snippet_make(&scratch, &search->terms, text);
+        hits = rf_snippet_make(&scratch, &search->terms,
+                               search->open || rf_postgres_has_stems(table), text);
         if (hit->column && hits <= best)
             continue;
         best = hits;

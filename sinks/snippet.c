@@ -6,6 +6,7 @@
 #include "sinks/lexemes.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define SNIPPET_TOKENS 24
 
@@ -20,7 +21,8 @@ struct snippet {
 };
 
 /* Whether a word of the text is one that is searched for. */
-static bool is_wanted(const struct rf_terms *terms, struct rf_bytes word, struct rf_buf *scratch)
+static bool is_wanted(const struct rf_terms *terms, bool open, struct rf_bytes word,
+                      struct rf_buf *scratch)
 {
     for (size_t i = 0; i < terms->count; i++) {
         const struct rf_term *term = &terms->items[i];
@@ -28,7 +30,7 @@ static bool is_wanted(const struct rf_terms *terms, struct rf_bytes word, struct
         size_t at = 0, folded_at = 0;
 
         while (!term->negated && rf_grams_next(term->text, &at, &piece)) {
-            bool open = term->prefix || i + 1 == terms->count;
+            bool begins = term->prefix || (open && i + 1 == terms->count);
             struct rf_bytes want;
             if (piece.gram)
                 continue;
@@ -37,7 +39,7 @@ static bool is_wanted(const struct rf_terms *terms, struct rf_bytes word, struct
             want = rf_bytes(scratch->data + folded_at, scratch->size - folded_at);
             scratch->size = folded_at;
             if (want.size <= word.size && memcmp(want.data, word.data, want.size) == 0 &&
-                (want.size == word.size || open))
+                (want.size == word.size || begins))
                 return true;
         }
     }
@@ -90,7 +92,8 @@ static void add_run(const struct rf_terms *terms, struct snippet *s, struct rf_b
 }
 
 /* The tokens of a text; those that are searched for are hits. */
-static void cut_text(const struct rf_terms *terms, struct snippet *s, struct rf_bytes text)
+static void cut_text(const struct rf_terms *terms, bool open, struct snippet *s,
+                     struct rf_bytes text)
 {
     struct rf_grams_piece piece;
     struct rf_buf word;
@@ -106,7 +109,7 @@ static void cut_text(const struct rf_terms *terms, struct snippet *s, struct rf_
             rf_buf_clear(&word);
             rf_lexemes_fold(&word, piece.text);
             add_token(s, start, start + piece.text.size,
-                      is_wanted(terms, rf_bytes(word.data, word.size), &word));
+                      is_wanted(terms, open, rf_bytes(word.data, word.size), &word));
         }
     }
     rf_buf_release(&word);
@@ -148,8 +151,8 @@ static void put_snippet(struct rf_buf *out, const struct snippet *s, struct rf_b
             continue;
         rf_buf_put(out, text.data + at, token->start - at);
         rf_buf_put_u8(out, 2);
-        for (; i + 1 < last && s->tokens[i + 1].hit; i++)
-            ;
+        while (i + 1 < last && s->tokens[i + 1].hit && s->tokens[i + 1].start == s->tokens[i].end)
+            i++; /* letters of a run */
         rf_buf_put(out, text.data + token->start, s->tokens[i].end - token->start);
         rf_buf_put_u8(out, 3);
         at = s->tokens[i].end;
@@ -161,15 +164,58 @@ static void put_snippet(struct rf_buf *out, const struct snippet *s, struct rf_b
         rf_buf_put_text(out, "…");
 }
 
-size_t rf_snippet_make(struct rf_buf *out, const struct rf_terms *terms, struct rf_bytes text)
+size_t rf_snippet_make(struct rf_buf *out, const struct rf_terms *terms, bool open,
+                       struct rf_bytes text)
 {
     struct snippet s = {0};
     size_t hits;
 
-    cut_text(terms, &s, text);
+    cut_text(terms, open, &s, text);
     hits = s.hits;
     rf_buf_clear(out);
     put_snippet(out, &s, text);
     free(s.tokens);
     return hits;
+}
+
+/* A marked piece of a text. */
+static void mark_words(struct rf_buf *out, struct rf_bytes marked)
+{
+    struct rf_grams_piece piece;
+    size_t at = 0, written = 0;
+    bool open = false;
+
+    while (rf_grams_next(marked, &at, &piece)) {
+        size_t start = (size_t)(piece.text.data - marked.data);
+
+        if (!open || start > written) {
+            if (open)
+                rf_buf_put_u8(out, 3);
+            rf_buf_put(out, marked.data + written, start - written);
+            rf_buf_put_u8(out, 2);
+        }
+        open = true;
+        written = start + piece.text.size;
+        rf_buf_put(out, piece.text.data, piece.text.size);
+    }
+    if (open)
+        rf_buf_put_u8(out, 3);
+    rf_buf_put(out, marked.data + written, marked.size - written);
+}
+
+void rf_snippet_mark_words(struct rf_buf *out, struct rf_bytes snippet)
+{
+    const uint8_t *at = snippet.data, *end = snippet.data + snippet.size;
+
+    while (at < end) {
+        const uint8_t *mark = memchr(at, 2, (size_t)(end - at));
+        const uint8_t *close = mark ? memchr(mark, 3, (size_t)(end - mark)) : NULL;
+
+        if (!close)
+            break;
+        rf_buf_put(out, at, (size_t)(mark - at));
+        mark_words(out, rf_bytes(mark + 1, (size_t)(close - mark) - 1));
+        at = close + 1;
+    }
+    rf_buf_put(out, at, (size_t)(end - at));
 }

@@ -11,6 +11,7 @@
 #include "sinks/sink_sqlite.h"
 
 #include "sinks/grams.h"
+#include "sinks/snippet.h"
 #include "sinks/terms.h"
 
 #include <stdio.h>
@@ -380,26 +381,33 @@ static enum rf_status snippet_from_text(struct search *search, const struct cand
     return status;
 }
 
-/* The column whose snippet has a mark. */
+/* The column whose snippet has the most marks, as the other kinds of index choose it. */
 static bool take_snippet(struct search *search, const struct place *place, struct rf_hit *hit)
 {
+    struct rf_buf words;
+    size_t best = 0;
     int column = 2;
 
+    rf_buf_init(&words, 1 << 20);
     for (size_t i = 0; i < place->table->column_count; i++) {
-        const char *text;
+        size_t marks = 0;
         if (!place->table->columns[i].search)
             continue;
-        text = rf_db_text(place->details, column++);
-        if (strchr(text, 2)) {
-            rf_buf_put_text(&search->snippet, text);
-            hit->column = place->table->columns[i].name;
-            return true;
-        }
+        rf_buf_clear(&words);
+        rf_snippet_mark_words(&words, rf_bytes_text(rf_db_text(place->details, column++)));
+        for (size_t k = 0; k < words.size; k++)
+            marks += words.data[k] == 2;
+        if (marks <= best)
+            continue;
+        best = marks;
+        hit->column = place->table->columns[i].name;
+        rf_buf_clear(&search->snippet);
+        rf_buf_put(&search->snippet, words.data, words.size);
     }
-    return false;
+    rf_buf_release(&words);
+    return best > 0;
 }
 
-/* Name and time of an item; a part has those of the nearest thing above it that has one. */
 static enum rf_status climb(struct search *search, int64_t blob, struct rf_hit *hit,
                             struct rf_error *err)
 {

@@ -60,6 +60,8 @@ engine()
             grep -o '"item":"[^"]*"' | sort >engine.hits
         is "$1: '$words' finds what it finds in SQLite" "$(cat engine.hits)" "$(cat main.hits)"
     done
+    run refuge search --index "$1" hello harbour
+    out_has "$1: each word has its mark" "[hello] [harbour]"
     run curl -sS "$server/$prefix-record/_search?q=value:paris"
     out_has "$1: who asks the server itself finds it, too" '"value":"paris"'
     run refuge sql --index "$1" "select 1"

@@ -451,6 +451,13 @@ static void search_finds_words_phrases_and_prefixes(void **state)
                         "Résumé of the harbour=Résumé of the <harbour> ");
     assert_int_equal(total, 1);
     assert_int_equal(hits(&f, "RESUME"), 1);
+    /* One word, one mark, whatever kind of index it is; what only begins so has none. */
+    assert_non_null(strstr(search(&f, "\"quick brown fox\"", &total),
+                           "the <quick> <brown> <fox> walks"));
+    assert_non_null(strstr(search(&f, "brown quick", &total), "the <quick> <brown> fox walks"));
+    assert_non_null(strstr(search(&f, "quick the", &total), "<the> <quick> brown"));
+    assert_non_null(strstr(search(&f, "quick wal*", &total), "brown fox <walks> by"));
+    assert_non_null(strstr(search(&f, "quick wal", &total), "brown fox <walks> by"));
     assert_int_equal(hits(&f, "quick lantern"), 1);
     assert_int_equal(hits(&f, "\"quick lantern\""), 1);
     assert_int_equal(hits(&f, "\"lantern quick\""), 0);
