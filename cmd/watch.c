@@ -106,7 +106,7 @@ static void hash_mappers(const struct rf_watch *watch, struct rf_blobref *out)
 {
     struct rf_hasher *hasher = rf_hasher_new();
     size_t count;
-    char **paths = rf_mapper_paths(watch->cli, &count);
+    char **paths = rf_index_mapper_paths(watch->cli, watch->index, &count);
 
     for (size_t i = 0; i < count; i++) {
         char *folder = is_bundled(paths[i]) ? NULL : folder_of(paths[i]);
@@ -154,7 +154,7 @@ static void watch_paths(struct rf_watch *watch)
     if (!watch->mappers)
         return;
     watch_path(watch, watch->cli->home.mapper_dir, FOLDER_EVENTS);
-    paths = rf_mapper_paths(watch->cli, &count);
+    paths = rf_index_mapper_paths(watch->cli, watch->index, &count);
     for (size_t i = 0; i < count; i++) {
         char *folder;
 
