@@ -290,7 +290,10 @@ static void check_jail(struct doctor *doctor)
             broken++;
             tell(doctor, VERDICT_WARN, "mapper", "'%s': %s", paths[i], one.message);
         }
-        if (!broken)
+        if (count == 0)
+            tell(doctor, VERDICT_WARN, "mapper", "none is in use: only an index with mappers of "
+                 "its own can run; 'refuge mapper new NAME' begins one");
+        else if (!broken)
             tell(doctor, VERDICT_OK, "mapper", "%s load%s", RF_COUNT(count, "mapper"),
                  count == 1 ? "s" : "");
     }

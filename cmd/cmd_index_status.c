@@ -225,11 +225,11 @@ static enum rf_status print_index(struct rf_cli *cli, const struct rf_index_home
         rf_out_int(&cli->out, "seq", (int64_t)at);
         rf_out_int(&cli->out, "lag", (int64_t)(newest > at ? newest - at : 0));
         if (states && count == 0)
-            rf_mapper_states_print(cli, sink, lanes, count);
+            rf_mapper_states_print(cli, index, sink, lanes, count);
         for (size_t i = 0; i < count; i++) {
             print_lane(cli, &lanes[i], newest);
             if (lanes[i].live && states)
-                rf_mapper_states_print(cli, sink, lanes, count);
+                rf_mapper_states_print(cli, index, sink, lanes, count);
             else
                 print_lane_mappers(cli, &lanes[i]);
         }

@@ -139,6 +139,8 @@ int cmd_mapper_list(struct rf_cli *cli)
     char **paths = rf_mapper_paths(cli, &count);
     int code = load_all(cli, paths, count, false);
 
+    if (count == 0)
+        rf_say(cli, "no mapper is in use; 'refuge mapper new NAME' begins one");
     rf_names_free(paths, count);
     return code;
 }

@@ -1,9 +1,10 @@
 /*
- * mapper_state.c - how the mapper files of a home stand against what an index runs
+ * mapper_state.c - how the mapper files of an index stand against what it runs
  *
  *   current   the file is what the index runs       changed   the next run builds its tables anew
  *   building  a lane beside the live one has it     new       the next run makes its tables
- *   broken    it does not load: what runs goes on   removed   the next run drops its tables
+ *   broken    it does not load: what runs goes on   removed   the next run drops its tables, if
+ *                                                             there is another mapper at all
  *   double    another mapper has its name           unknown   the jail does not start
  *   misfit    it cannot stand beside the others: what runs goes on
  */
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/settings.h"
 #include "core/json.h"
 #include "core/utf8.h"
 #include "indexer/plan.h"
@@ -21,11 +23,12 @@ struct state {
     const char *state;
     const char *identity; /* of the version that runs, or NULL */
     const struct rf_decl *decl; /* of one that loaded, or NULL */
-    char *message;        /* of a broken one or a misfit, or NULL */
+    char *message;        /* of a broken one, a misfit or one that is removed, or NULL */
 };
 
 struct states {
     struct rf_cli *cli;
+    const struct rf_index_home *index;
     struct rf_sink *sink;
     const struct rf_sink_lane *lanes;
     size_t lane_count;
@@ -162,6 +165,52 @@ static void load_files(struct states *states, struct rf_pool *pool, char **paths
     find_misfits(states);
 }
 
+/* Whether the next run has something to run: a file that loads, or the version before of one that
+ * does not. */
+static bool has_mappers(const struct states *states)
+{
+    for (size_t i = 0; i < states->count; i++) {
+        const struct state *one = &states->list[i];
+
+        if (one->decl ? strcmp(one->state, "misfit") != 0 || one->identity : one->identity != NULL)
+            return true;
+    }
+    return false;
+}
+
+static bool is_bundled(const char *name)
+{
+    for (size_t i = 0; rf_pool_bundled(i); i++) {
+        if (strcmp(rf_pool_bundled(i), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A mapper that runs and is not among those of the index any more. */
+static void add_removed(struct states *states, const char *name, bool others)
+{
+    const struct rf_settings *settings = states->cli->settings;
+    struct state *one = add_state(states, name, "removed");
+    const char *why = "its file is gone", *const *disabled;
+    size_t count = rf_settings_disabled(settings, &disabled);
+    char words[128];
+    int size;
+
+    if (states->index->definition.mappers)
+        why = "the index does not name it any more";
+    else if (is_bundled(name) && !rf_settings_bundled(settings))
+        why = "mappers.bundled is false";
+    for (size_t i = 0; !states->index->definition.mappers && i < count; i++) {
+        if (strcmp(disabled[i], name) == 0)
+            why = "mappers.disabled names it";
+    }
+    size = snprintf(words, sizeof words, "%s: %s", why,
+                    others ? "the next run drops its tables"
+                           : "no mapper is left, so a run fails and its tables stay");
+    one->message = rf_arena_copy(&states->arena, words, (size_t)size);
+}
+
 static void find_states(struct states *states)
 {
     struct rf_pool_options options = {.program = rf_mapper_program(), .workers = 1};
@@ -169,8 +218,8 @@ static void find_states(struct states *states)
     struct rf_error err = {0};
     struct rf_pool *pool = NULL;
     size_t count;
-    char **paths = rf_mapper_paths(states->cli, &count);
-    bool known = rf_pool_open(&pool, &options, &err) == RF_OK;
+    char **paths = rf_index_mapper_paths(states->cli, states->index, &count);
+    bool known = rf_pool_open(&pool, &options, &err) == RF_OK, others;
 
     states->list = rf_arena_alloc(&states->arena, (count + (live ? live->mapper_count : 0) + 1) *
                                                       sizeof *states->list);
@@ -178,9 +227,14 @@ static void find_states(struct states *states)
         load_files(states, pool, paths, count);
     else
         rf_warn(states->cli, "%s", err.message);
+    others = has_mappers(states);
     for (size_t i = 0; live && i < live->mapper_count; i++) {
-        if (!find_state(states, live->mappers[i].decl->name))
-            add_state(states, live->mappers[i].decl->name, known ? "removed" : "unknown");
+        const char *name = live->mappers[i].decl->name;
+
+        if (!find_state(states, name) && known)
+            add_removed(states, name, others);
+        else if (!find_state(states, name))
+            add_state(states, name, "unknown");
     }
     rf_pool_close(pool);
     rf_names_free(paths, count);
@@ -197,7 +251,7 @@ static const char *words_of(const struct state *one)
         {"changed", "its file changed: the next run builds it anew"},
         {"building", "its new version is being built"},
         {"new", "the next run builds it"},
-        {"removed", "its file is gone: the next run drops its tables"},
+        {"removed", ""},
         {"double", "another mapper has this name: left out"},
         {"unknown", "its file was not looked at"},
     };
@@ -219,7 +273,7 @@ static void print_state(struct rf_cli *cli, const struct state *one)
     rf_out_printf(cli, "            %s", one->name);
     if (one->identity)
         rf_out_printf(cli, " %.12s", one->identity);
-    rf_out_printf(cli, "%s%s", words[0] ? ", " : "", words);
+    rf_out_printf(cli, "%s%s", words[0] || one->message ? ", " : "", words);
     if (one->message)
         rf_out_word(cli, rf_bytes_text(one->message));
     rf_out_printf(cli, "\n");
@@ -261,10 +315,11 @@ static void print_json(struct states *states)
     rf_buf_release(&buf);
 }
 
-void rf_mapper_states_print(struct rf_cli *cli, struct rf_sink *sink,
-                            const struct rf_sink_lane *lanes, size_t count)
+void rf_mapper_states_print(struct rf_cli *cli, const struct rf_index_home *index,
+                            struct rf_sink *sink, const struct rf_sink_lane *lanes, size_t count)
 {
-    struct states states = {.cli = cli, .sink = sink, .lanes = lanes, .lane_count = count};
+    struct states states = {.cli = cli, .index = index, .sink = sink, .lanes = lanes,
+                            .lane_count = count};
 
     rf_arena_init(&states.arena, (size_t)64 << 20);
     if (rf_plan_of_live(sink, &states.arena, lanes, count, &states.plan, NULL) != RF_OK)
@@ -272,6 +327,9 @@ void rf_mapper_states_print(struct rf_cli *cli, struct rf_sink *sink,
     find_states(&states);
     for (size_t i = 0; i < states.count; i++)
         print_state(cli, &states.list[i]);
+    if (states.count == 0)
+        rf_out_printf(cli, "            no mapper is in use; 'refuge mapper new NAME' begins "
+                           "one\n");
     if (cli->out.json)
         print_json(&states);
     rf_arena_release(&states.arena);

@@ -352,8 +352,10 @@ static enum rf_status load_mappers(struct rf_index *index, struct rf_error *err)
     if (status == RF_OK)
         status = leave_out_misfits(index, err);
     if (status == RF_OK && index->wanted_count == 0)
-        status = rf_error_set(err, RF_INVALID,
-                              "no mapper loads, so there is nothing to index with");
+        status = rf_error_set(err, RF_INVALID, "%s, so there is nothing to index with",
+                              index->options.mapper_count
+                                  ? "no mapper loads"
+                                  : "no mapper is in use ('refuge mapper new NAME' begins one)");
     return status;
 }
 

@@ -55,6 +55,9 @@ out_has "search" "a [quiet] title"
 run refuge index verify titles
 status_is "verify" 0
 out_has "verify compares its table" "1 table, 1 row compared: 0 differences"
+run refuge index status titles
+out_matches "status knows its mapper" "^ +titles [0-9a-f]{12}$"
+out_lacks "and expects no other" record
 run refuge index list
 out_matches "list names both" "^titles .*$tmp/elsewhere.db"
 out_matches "list names main" "^main .*/index/main.db"
@@ -77,6 +80,11 @@ counts()
 }
 ok "index titles follows" wait_for 60 "index titles to follow" counts titles
 ok "index main follows" wait_for 60 "index main to follow" counts main
+loaded_again() { grep "$1: mapper files changed" "$tmp/.background.err"; }
+sed -i 's/version = "1"/version = "1a"/' titles.lua
+ok "a follower takes a mapper of the index's own that changed" \
+    wait_for 60 "titles to load its mapper again" loaded_again titles
+ok "and the other index is left alone" [ -z "$(loaded_again main)" ]
 kill -TERM "$follower"
 wait "$follower"
 is "a signal ends all of them" $? 130
@@ -159,4 +167,41 @@ refuge index create titles -q
 run refuge index run titles
 status_is "the name is free again" 0
 ok "for an index of the home" test -s "$REFUGE_HOME/index/titles.db"
+
+# Without the bundled mappers there may be none.
+REFUGE_HOME=$tmp/bare
+refuge init -q >/dev/null
+refuge put -q b.json >/dev/null
+bundled()
+{
+    printf 'return { mappers = { bundled = %s, disabled = { %s } } }\n' "$1" "$2" >"$REFUGE_HOME/refuge.conf"
+}
+bundled false ""
+run refuge index run
+status_is "without a mapper a run fails" 1
+err_has "and says so" "no mapper is in use ('refuge mapper new NAME' begins one)"
+run refuge index status
+out_has "so does status" "no mapper is in use"
+run refuge mapper list
+err_has "and the list" "no mapper is in use"
+run refuge doctor
+out_matches "and doctor" "^warn +mapper +none is in use"
+bundled true ""
+refuge index run -q
+bundled false ""
+run refuge index status
+out_matches "a bundled mapper that runs has no file that is gone" \
+    "^ +record [0-9a-f]{12}, mappers.bundled is false: no mapper is left, so a run fails and its tables stay$"
+run refuge index run
+status_is "so it does" 1
+run refuge sql --csv "select count(*) from record"
+out_has "and so they do" 1
+bundled true '"record"'
+cp "$tmp/titles.lua" "$REFUGE_HOME/mappers/"
+run refuge index status
+out_matches "beside another mapper they go" \
+    "^ +record [0-9a-f]{12}, mappers.disabled names it: the next run drops its tables$"
+refuge index run -q
+run refuge sql "select count(*) from record"
+status_is "with the next run" 1
 done_testing
