@@ -326,29 +326,31 @@ enum rf_status rf_elastic_mapper_splits(struct rf_sink *base, uint32_t id, const
 
 /* ---- dead letters ---- */
 
-/* A part without a name of its own is known by the name its parent gave it: "line 7 of x". */
+/* A part without a name of its own is known by the name its parent gave it, else by its place
+ * there: "line 7 of x", "part 7 of x". */
 static enum rf_status name_of(struct rf_elastic *sink, struct rf_arena *arena,
                               const struct rf_el_lane *lane, const char *key, const char **out,
                               struct rf_error *err)
 {
     const struct rf_json *source = NULL;
     const char *name, *above;
-    char words[8300];
+    char words[8300], place[32];
+    int64_t n = 0;
     struct rf_el_content parent = {0};
     enum rf_status status = find_edge(sink, lane, key, true, &source, err);
 
     name = source ? rf_json_string(rf_json_find(source, "name")) : NULL;
     above = source ? rf_json_string(rf_json_find(source, "item")) : NULL;
-    if (status || !name || !above)
+    if (status || !above)
         return status;
-    name = rf_arena_copy(arena, name, strlen(name));
+    (void)!rf_json_int(rf_json_find(source, "n"), &n);
+    snprintf(place, sizeof place, "part %lld", (long long)n + 1);
+    name = name ? rf_arena_copy(arena, name, strlen(name)) : place;
     above = rf_arena_copy(arena, above, strlen(above));
-    *out = name;
     status = rf_elastic_read_one(sink, arena, above, &parent, err);
-    if (!status && parent.name) {
-        snprintf(words, sizeof words, "%.4096s of %.4096s", name, parent.name);
-        *out = rf_arena_copy(arena, words, strlen(words));
-    }
+    snprintf(words, sizeof words, "%.4096s of %.4096s", name,
+             !status && parent.name ? parent.name : above);
+    *out = rf_arena_copy(arena, words, strlen(words));
     return status == RF_NOT_FOUND ? RF_OK : status;
 }
 

@@ -249,16 +249,17 @@ enum rf_status rf_postgres_dead_letters(struct rf_sink *base,
     bool held;
     enum rf_status status = rf_postgres_ask(sink, &held, err);
 
-    /* A part without a name of its own is known by the name its parent gave it: "line 7 of x". */
+    /* A part without a name of its own is known by the name its parent gave it, else by its place
+     * there: "line 7 of x", "part 7 of x". */
     if (!status)
         status = rf_pg_stream_open(
             sink->pg, &stream, err,
-            "SELECT b.item, m.name, d.reason, d.class, coalesce(b.name, (SELECT e.name || "
-            "coalesce(' of ' || p.name, '') FROM refuge_parts e JOIN blobs p ON p.id = e.parent "
-            "WHERE e.child = b.id AND e.mapper IN " LIVE_MAPPERS " AND e.name IS NOT NULL ORDER "
-            "BY e.parent, e.n LIMIT 1)), b.seq, d.attempts, d.at FROM refuge_dead_letters d JOIN "
-            "blobs b ON b.id = d.blob JOIN refuge_lane_mappers m ON m.id = d.mapper WHERE d.mapper "
-            "IN " LIVE_MAPPERS " ORDER BY b.item, m.name",
+            "SELECT b.item, m.name, d.reason, d.class, coalesce(b.name, (SELECT coalesce(e.name, "
+            "'part ' || (e.n + 1)) || ' of ' || coalesce(p.name, p.item) FROM refuge_parts e JOIN "
+            "blobs p ON p.id = e.parent WHERE e.child = b.id AND e.mapper IN " LIVE_MAPPERS
+            " ORDER BY e.name IS NULL, e.parent, e.n LIMIT 1)), b.seq, d.attempts, d.at FROM "
+            "refuge_dead_letters d JOIN blobs b ON b.id = d.blob JOIN refuge_lane_mappers m ON "
+            "m.id = d.mapper WHERE d.mapper IN " LIVE_MAPPERS " ORDER BY b.item, m.name",
             "");
     if (!status)
         status = visit_letters(stream, visit, user, err);

@@ -319,7 +319,7 @@ RF_MUST_USE enum rf_status rf_sink_holders(struct rf_sink *sink, uint32_t lane, 
 
 struct rf_dead_letter {
     const char *key, *mapper, *reason, *dead_class; /* lent to the visitor */
-    const char *name;    /* of the item, or NULL */
+    const char *name;    /* of the item, or what a part is of which item; NULL: neither */
     uint64_t seq;
     uint32_t attempts;
     int64_t at_us;

@@ -196,12 +196,14 @@ enum rf_status rf_sqlite_dead_letters(struct rf_sink *base,
     sqlite3_stmt *stmt = NULL;
     enum rf_status status;
 
-    /* A part without a name of its own is known by the name its parent gave it: "line 7 of x". */
+    /* A part without a name of its own is known by the name its parent gave it, else by its place
+     * there: "line 7 of x", "part 7 of x". */
     status = rf_db_prepare(&sink->db, &stmt, err,
                            "SELECT b.item, m.name, d.reason, d.class, coalesce(b.name, (SELECT "
-                           "e.name || coalesce(' of ' || p.name, '') FROM refuge_parts e JOIN "
+                           "coalesce(e.name, 'part ' || (e.n + 1)) || ' of ' || coalesce(p.name, "
+                           "p.item) FROM refuge_parts e JOIN "
                            "blobs p ON p.id = e.parent WHERE e.child = b.id AND e.mapper IN "
-                           LIVE_MAPPERS " AND e.name IS NOT NULL ORDER BY e.parent, e.n LIMIT 1)), "
+                           LIVE_MAPPERS " ORDER BY e.name IS NULL, e.parent, e.n LIMIT 1)), "
                            "b.seq, d.attempts, "
                            "d.at FROM refuge_dead_letters d JOIN blobs b ON b.id = d.blob JOIN "
                            "refuge_lane_mappers m ON m.id = d.mapper WHERE d.mapper IN "

@@ -117,6 +117,36 @@ for name in $names; do
     status_is "$name verifies" 0
 done
 same "after a delete, another version and a kill"
+
+# A part that its mapper gave no name is known by its place in what it was cut from.
+cat >"$REFUGE_HOME/mappers/cuts.lua" <<'LUA'
+return {
+    name = "cuts", version = "1", on = { "file" }, match = { name = { "*.halves" } }, splits = true,
+    map = function(blob, emit)
+        emit.part { offset = 0, size = 5, media = "text/x-half" }
+        emit.part { offset = 5, size = 5, media = "text/x-half", name = "the end" }
+    end,
+}
+LUA
+cat >"$REFUGE_HOME/mappers/halves.lua" <<'LUA'
+return {
+    name = "halves", version = "1", match = { media = { "text/x-half" } },
+    tables = { halves = { columns = { "text text" } } },
+    map = function(blob, emit) error("half of a thing") end,
+}
+LUA
+printf 'firstother' >whole.halves
+refuge put -q whole.halves >/dev/null
+for name in $names; do
+    run refuge index run "$name"
+    run refuge index errors --mapper halves "$name"
+    out_matches "$name: a part without a name is said to be of its parent" "^part 1 of .*whole.halves$"
+    out_matches "$name: one with a name, too" "^the end of .*whole.halves$"
+    run refuge index why "$(printf 'first' | sha256sum | sed 's/^/sha256-/; s/ .*//')" "$name"
+    out_has "$name: so it is where it is asked for why" "is a part of"
+    out_has "$name: with the parent's name" "whole.halves, cut out by mapper cuts"
+done
+same "with parts that are set aside"
 for name in $names; do
     [ "$name" = main ] || refuge index drop -q --wait 30 "$name"
 done
