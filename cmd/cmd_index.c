@@ -22,6 +22,7 @@
 
 #define SAMPLE_MAX 1000000u /* blobs and files */
 #define REACH_MAX_MS 30000u /* between two attempts to reach a sink */
+#define VERIFY_KEEPS "nothing is kept, the index is as it was"
 #define LOCK_SLICE_MS 1000 /* of waiting for a lock, between looks at the signals */
 
 /* ---- speaking while an index works ---- */
@@ -36,6 +37,17 @@ static void show_progress(void *user, const struct rf_index_progress *progress)
                                     progress->building  ? "building beside the live tables"
                                     : progress->passing ? "looking for what is mapped again"
                                                         : NULL};
+
+    rf_progress_show(user, &shown);
+}
+
+static void show_comparing(void *user, const struct rf_compare_progress *progress)
+{
+    struct rf_progress shown = {.noun = "row",
+                                .done = progress->done,
+                                .total = progress->total,
+                                .errors = progress->differences,
+                                .note = progress->what};
 
     rf_progress_show(user, &shown);
 }
@@ -161,7 +173,7 @@ static void stop_run(void *user)
 
 static void stop_verify(void *user)
 {
-    tell_stopping("nothing is kept, the index is as it was");
+    tell_stopping(VERIFY_KEEPS);
     rf_index_stop(user);
 }
 
@@ -435,11 +447,21 @@ int cmd_index_rebuild(struct rf_cli *cli)
 
 /* ---- verify ---- */
 
+static void stop_comparing(void *user)
+{
+    (void)user;
+    tell_stopping(VERIFY_KEEPS);
+}
+
+/* While it compares, the flag alone ends it. */
 static void stop_with(void *user, struct rf_index *index)
 {
     const struct rf_cli *cli = user;
 
-    rf_stop_call(!index ? NULL : cli->out.quiet ? stop_index : stop_verify, index);
+    if (index)
+        rf_stop_call(cli->out.quiet ? stop_index : stop_verify, index);
+    else
+        rf_stop_call(cli->out.quiet || rf_stop_asked() ? NULL : stop_comparing, NULL);
 }
 
 /* What makes an index again that a verify found damaged, as commands to type. */
@@ -481,6 +503,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     options.scratch_dir = scratch && scratch[0] ? scratch : "/tmp";
     options.interrupted = &rf_stop_flag;
     options.hooks.works = stop_with;
+    options.hooks.compare = show_comparing;
     options.sample = rf_args_number(&cli->args, "sample");
     if (options.sample > SAMPLE_MAX)
         options.sample = SAMPLE_MAX;
@@ -493,6 +516,7 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
         rf_summary_int(cli, "seed", (int64_t)options.sample_seed);
     }
     status = rf_index_verify(&options, show_problem, &report, &err);
+    rf_stop_call(NULL, NULL);
     rf_names_free(mappers, mapper_count);
     rf_progress_clear(cli);
     rf_summary_text(cli, "index", home->name);
@@ -503,8 +527,8 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
     rf_summary_int(cli, "parked", (int64_t)report.parked);
     rf_summary_int(cli, "unreadable", (int64_t)report.unreadable);
     if (status == RF_CANCELLED && rf_stop_asked()) {
-        rf_say(cli, report.tables ? "stopped, not all was compared"
-                                  : "stopped, nothing was compared");
+        rf_say(cli, report.begun ? "stopped, not all was compared"
+                                 : "stopped, nothing was compared");
         return RF_EXIT_STOPPED;
     }
     if (status == RF_OK || report.differences)

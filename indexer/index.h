@@ -24,6 +24,8 @@ struct rf_index_room {
 RF_MUST_USE enum rf_status rf_index_room_take(struct rf_index_room *room,
                                               const struct rf_decl *decl, struct rf_error *why);
 
+struct rf_compare_progress;
+
 struct rf_index_progress {
     uint64_t changes_done, changes_total; /* of the lane being driven */
     uint64_t items, rows, dead_letters, parked;
@@ -38,6 +40,8 @@ struct rf_index_hooks {
     /* a few times a second */
     void (*progress)(void *user, const struct rf_index_progress *progress);
     void (*warn)(void *user, const char *line);
+    /* of rf_index_verify, once all is mapped again; may be NULL */
+    void (*compare)(void *user, const struct rf_compare_progress *progress);
     /* rf_index_verify: index works now, rf_index_stop ends it; NULL: it is over. May be NULL. */
     void (*works)(void *user, struct rf_index *index);
     void *user;

@@ -346,19 +346,20 @@ static enum rf_status draw_sample(const struct rf_index_options *options, uint64
  * it, also on what was not drawn: rows of such mappers are compared for blobs and files only. */
 static enum rf_status compare_sample(const struct rf_index_options *options, const char *url,
                                      const struct rf_plan *plan,
-                                     void (*problem)(void *user, const char *line),
+                                     const struct rf_compare_options *all,
                                      struct rf_compare_report *out, struct rf_error *err)
 {
     const char **unsure = calloc(plan->count + 1, sizeof(*unsure));
     struct rf_compare_sample sample = {.unsure = unsure, .unsure_count = plan->count};
+    struct rf_compare_options how = *all;
     enum rf_status status;
 
     if (!unsure)
         return rf_error_set(err, RF_NOMEM, "no memory to compare a sample");
     for (size_t i = 0; i < plan->count; i++)
         unsure[i] = plan->mappers[i]->name;
-    status = rf_query_compare_sample(options->sink_url, url, &sample, problem,
-                                     options->hooks.user, options->interrupted, out, err);
+    how.sample = &sample;
+    status = rf_query_compare(options->sink_url, url, &how, out, err);
     free(unsure);
     return status;
 }
@@ -391,10 +392,31 @@ static enum rf_status count_unreadable(void *user, const struct rf_dead_letter *
     return RF_OK;
 }
 
+/* How much there is to compare. */
+static enum rf_status count_rebuilt(struct rf_sink *sink, struct rf_compare_options *how,
+                                    struct rf_error *err)
+{
+    struct rf_sink_lane *lanes = NULL;
+    struct rf_sink_counts counts = {0};
+    struct rf_arena arena;
+    size_t count = 0;
+    enum rf_status status;
+
+    rf_arena_init(&arena, (size_t)256 << 20);
+    status = rf_sink_lanes(sink, &arena, &lanes, &count, err);
+    if (status == RF_OK && count)
+        status = rf_sink_counts(sink, lanes[0].id, &counts, err);
+    how->rows = counts.rows;
+    how->others = counts.items + counts.parts + counts.dead_letters + counts.cuts;
+    rf_arena_release(&arena);
+    return status;
+}
+
 /* unreadable: changes and contents that the store could not read. */
 static enum rf_status rebuild(const struct rf_index_options *options, const char *url,
                               const struct live *live, const struct rf_sample *sample,
-                              uint64_t until_seq, uint64_t *unreadable, struct rf_error *err)
+                              uint64_t until_seq, uint64_t *unreadable,
+                              struct rf_compare_options *how_much, struct rf_error *err)
 {
     struct rf_index_options rebuilt = *options;
     struct rf_index_progress totals = {0};
@@ -428,6 +450,8 @@ static enum rf_status rebuild(const struct rf_index_options *options, const char
         status = rf_sink_open(&sink, url, &how, err);
     if (status == RF_OK)
         status = rf_sink_dead_letters(sink, count_unreadable, unreadable, err);
+    if (status == RF_OK)
+        status = count_rebuilt(sink, how_much, err);
     rf_sink_close(sink);
     malloc_trim(0); /* the writer's cache is in pieces of the heap; comparing needs as much again */
     return status;
@@ -441,6 +465,9 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
     struct live live = {0};
     struct rf_sample sample = {0};
     struct rf_cursor at = {0};
+    struct rf_compare_options how = {.problem = problem, .progress = options->hooks.compare,
+                                     .user = options->hooks.user,
+                                     .interrupted = options->interrupted};
     uint64_t unreadable = 0, newest = 0;
     struct place place;
     enum rf_status status;
@@ -459,15 +486,14 @@ enum rf_status rf_index_verify(const struct rf_index_options *options,
         status = take_place(&place, err);
     if (status == RF_OK) {
         status = rebuild(options, place.url, &live, options->sample ? &sample : NULL, at.seq,
-                         &unreadable, err);
+                         &unreadable, &how, err);
         if (status != RF_OK)
             rf_error_context(err, status, "cannot verify with a throw-away index at '%s'",
                              path_of(place.url));
         else if (options->sample)
-            status = compare_sample(options, place.url, &live.plan, problem, out, err);
+            status = compare_sample(options, place.url, &live.plan, &how, out, err);
         else
-            status = rf_query_compare(options->sink_url, place.url, problem, options->hooks.user,
-                                      options->interrupted, out, err);
+            status = rf_query_compare(options->sink_url, place.url, &how, out, err);
         out->unreadable = unreadable;
         out->until_seq = at.seq;
         out->newest_seq = newest;

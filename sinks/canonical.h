@@ -54,7 +54,17 @@ struct rf_canon_ops;
 struct rf_canon {
     const struct rf_canon_ops *ops;
     const volatile int *interrupted; /* may be NULL; nonzero: whatever runs ends, RF_CANCELLED */
+    void (*working)(void *user);     /* may be NULL; called while something takes long */
+    void *user;
 };
+
+/* For a backend to ask now and then while it works: true when it is to end. */
+static inline bool rf_canon_poll(const struct rf_canon *canon)
+{
+    if (canon->working)
+        canon->working(canon->user);
+    return canon->interrupted && *canon->interrupted;
+}
 
 struct rf_canon_mapper {
     const char *name, *identity;
@@ -107,13 +117,11 @@ struct rf_canon_ops {
                             struct rf_error *err);
 };
 
-/* rf_query_compare and rf_query_digest, of indexes that were opened; the names are for messages. */
+/* rf_query_compare and rf_query_digest, of indexes that were opened; the name is for messages. */
 RF_MUST_USE enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name,
                                             struct rf_canon *should,
-                                            const struct rf_compare_sample *sample,
-                                            void (*problem)(void *user, const char *line),
-                                            void *user, struct rf_compare_report *out,
-                                            struct rf_error *err);
+                                            const struct rf_compare_options *options,
+                                            struct rf_compare_report *out, struct rf_error *err);
 RF_MUST_USE enum rf_status rf_canon_digest(struct rf_canon *canon, struct rf_digest *out,
                                            struct rf_error *err);
 

@@ -12,18 +12,22 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define LINES_MAX 1000
+#define PROGRESS_EVERY_US 100000
+#define PROGRESS_ROWS 256 /* between looks at the clock */
 #define VALUE_BYTES 80 /* of a value in a line */
 
 struct compare {
     struct rf_canon *is, *should;
+    const struct rf_compare_options *how;
     struct rf_compare_report report;
-    void (*problem)(void *user, const char *line);
-    void *user;
+    struct rf_compare_progress progress;
+    char doing[RF_NAME_MAX + 64]; /* its words */
+    int64_t shown_us;             /* when it was told last */
     struct rf_buf line, keys, last;
     struct rf_error lost; /* a server that went away: then nothing more is known of `is` */
-    const struct rf_compare_sample *sample; /* or NULL */
     uint64_t *items; /* hashes of the sampled items' keys, sorted */
     size_t item_count, item_room;
 };
@@ -42,13 +46,44 @@ static bool stopped(const struct compare *compare)
     return compare->is->interrupted && *compare->is->interrupted;
 }
 
+/* ---- progress ---- */
+
+static void show_progress(void *user)
+{
+    struct compare *compare = user;
+    struct timespec now;
+    int64_t now_us;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    now_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    if (now_us - compare->shown_us < PROGRESS_EVERY_US)
+        return;
+    compare->shown_us = now_us;
+    compare->progress.differences = compare->report.differences;
+    if (compare->progress.total && compare->progress.total < compare->progress.done)
+        compare->progress.total = compare->progress.done;
+    compare->how->progress(compare->how->user, &compare->progress);
+}
+
+static void count_row(struct compare *compare)
+{
+    if (++compare->progress.done % PROGRESS_ROWS == 0 && compare->how->progress)
+        show_progress(compare);
+}
+
+static void begin_phase(struct compare *compare, const char *doing, const char *what)
+{
+    snprintf(compare->doing, sizeof compare->doing, "%s %s", doing, what);
+}
+
 /* ---- lines ---- */
 
 static void end_line(struct compare *compare)
 {
-    if (compare->report.differences++ < LINES_MAX && compare->problem) {
+    if (compare->report.differences++ < LINES_MAX && compare->how->problem) {
         const char *text = rf_buf_text(&compare->line);
-        compare->problem(compare->user, text ? text : "a difference too long to be told");
+        compare->how->problem(compare->how->user,
+                              text ? text : "a difference too long to be told");
     }
     rf_buf_clear(&compare->line);
 }
@@ -57,6 +92,8 @@ static void tell(void *user, const char *line)
 {
     struct compare *compare = user;
 
+    if (stopped(compare)) /* of a check that was broken off */
+        return;
     rf_buf_clear(&compare->line);
     rf_buf_put_text(&compare->line, line);
     end_line(compare);
@@ -230,7 +267,7 @@ static enum rf_status collect_items(struct compare *compare, struct rf_error *er
     const struct rf_cell *cells = NULL;
     enum rf_status status;
 
-    if (!compare->sample)
+    if (!compare->how->sample)
         return RF_OK;
     status = compare->should->ops->begin(compare->should, &items, err);
     if (status != RF_OK)
@@ -258,7 +295,7 @@ static enum rf_status collect_items(struct compare *compare, struct rf_error *er
 static bool is_unsure(const struct compare *compare, const struct stream *stream,
                       const struct rf_cell *cells)
 {
-    const struct rf_compare_sample *sample = compare->sample;
+    const struct rf_compare_sample *sample = compare->how->sample;
     struct rf_bytes name = {0};
 
     if (!memchr(cells[0].text.data, ';', cells[0].text.size))
@@ -282,7 +319,7 @@ static bool is_beside(const struct compare *compare, const struct stream *stream
     enum rf_canon_kind kind = stream->canon.kind;
     uint64_t hash;
 
-    if (!compare->sample || kind < RF_CANON_ITEMS || kind > RF_CANON_ROWS ||
+    if (!compare->how->sample || kind < RF_CANON_ITEMS || kind > RF_CANON_ROWS ||
         cells[0].type != RF_CELL_TEXT)
         return false;
     hash = hash_text(cells[0].text);
@@ -341,6 +378,7 @@ static enum rf_status walk(struct compare *compare, const struct stream *stream,
             here = next_is(compare, stream, &is);
             there = next_should(compare, stream, &should, err);
         }
+        count_row(compare);
     }
     if (stopped(compare))
         return rf_error_set(err, RF_CANCELLED, "stopped");
@@ -353,8 +391,10 @@ static enum rf_status compare_stream(struct compare *compare, const struct strea
 {
     bool begun;
     struct rf_error broken = {0};
-    enum rf_status status = compare->should->ops->begin(compare->should, &stream->canon, err);
+    enum rf_status status;
 
+    begin_phase(compare, "comparing", stream->what);
+    status = compare->should->ops->begin(compare->should, &stream->canon, err);
     if (status != RF_OK)
         return status;
     begun = compare->is->ops->begin(compare->is, &stream->canon, &broken) == RF_OK;
@@ -468,24 +508,34 @@ static enum rf_status leave_out(struct rf_canon *const *sides, size_t count, str
 
 /* ---- all of it ---- */
 
+static bool is_searched(const struct rf_table *table)
+{
+    for (size_t i = 0; i < table->column_count; i++)
+        if (table->columns[i].search)
+            return true;
+    return false;
+}
+
 static enum rf_status compare_table(struct compare *compare, const struct rf_decl *decl,
                                     const struct rf_table *table, struct rf_error *err)
 {
     struct rf_arena arena;
     struct rf_error broken = {0};
     struct stream stream;
-    bool searched = false, there = false;
+    uint64_t rows = compare->report.rows;
+    bool there = false;
     enum rf_status status;
 
     rf_arena_init(&arena, 1 << 20);
     rows_stream(&arena, decl, table, &stream);
     status = compare_stream(compare, &stream, &there, err);
     compare->report.tables++;
-    for (size_t i = 0; i < table->column_count; i++)
-        searched |= table->columns[i].search;
-    if (status == RF_OK && searched && there && RF_SAFEGUARD("compare-fts") &&
-        compare->is->ops->check_search(compare->is, table, tell, compare, &broken) != RF_OK)
-        tell_broken(compare, stream.what, "cannot be checked", &broken);
+    if (status == RF_OK && there && is_searched(table) && RF_SAFEGUARD("compare-fts")) {
+        begin_phase(compare, "comparing the full-text index of", stream.what);
+        if (compare->is->ops->check_search(compare->is, table, tell, compare, &broken) != RF_OK)
+            tell_broken(compare, stream.what, "cannot be checked", &broken);
+        compare->progress.done += compare->report.rows - rows;
+    }
     rf_arena_release(&arena);
     return status == RF_OK ? take_lost(compare, err) : status;
 }
@@ -503,6 +553,22 @@ static enum rf_status compare_tables(struct compare *compare, struct rf_error *e
     return status;
 }
 
+/* How many rows there will be to count, full-text entries being looked at once more. */
+static enum rf_status expect(struct compare *compare, struct rf_error *err)
+{
+    const struct rf_compare_options *how = compare->how;
+    const struct rf_canon_mapper *mappers = NULL;
+    size_t count = 0;
+    bool searched = false;
+    enum rf_status status = compare->should->ops->mappers(compare->should, &mappers, &count, err);
+
+    for (size_t i = 0; status == RF_OK && i < count; i++)
+        for (size_t k = 0; k < mappers[i].decl->table_count; k++)
+            searched |= is_searched(&mappers[i].decl->tables[k]);
+    compare->progress.total = how->others + how->rows * (1 + searched);
+    return status;
+}
+
 static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
 {
     struct rf_canon *const sides[] = {compare->is, compare->should};
@@ -510,8 +576,10 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     struct rf_error broken = {0};
     uint64_t differences;
     bool there = true;
-    enum rf_status status = leave_out(sides, 2, err);
+    enum rf_status status = expect(compare, err);
 
+    if (status == RF_OK)
+        status = leave_out(sides, 2, err);
     if (status == RF_OK)
         status = collect_items(compare, err);
     for (size_t i = 0; i < FIXED_COUNT && status == RF_OK; i++) {
@@ -530,6 +598,7 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     if (status != RF_OK)
         return status;
     differences = report->differences;
+    begin_phase(compare, "looking for", "damage");
     if (compare->is->ops->check(compare->is, tell, compare, &broken) != RF_OK)
         tell_broken(compare, "index", "cannot be checked", &broken);
     report->unsound |= report->differences > differences;
@@ -540,11 +609,11 @@ static enum rf_status conclude(struct compare *compare, const char *name, struct
 {
     uint64_t count = compare->report.differences;
 
-    if (count > LINES_MAX && compare->problem) {
+    if (count > LINES_MAX && compare->how->problem) {
         char line[64];
         snprintf(line, sizeof line, "and %" PRIu64 " more difference%s", count - LINES_MAX,
                  count - LINES_MAX == 1 ? "" : "s");
-        compare->problem(compare->user, line);
+        compare->how->problem(compare->how->user, line);
     }
     if (count)
         return rf_error_set(err, RF_CORRUPT,
@@ -555,13 +624,19 @@ static enum rf_status conclude(struct compare *compare, const char *name, struct
 }
 
 enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name, struct rf_canon *should,
-                                const struct rf_compare_sample *sample,
-                                void (*problem)(void *user, const char *line), void *user,
+                                const struct rf_compare_options *options,
                                 struct rf_compare_report *out, struct rf_error *err)
 {
-    struct compare compare = {.is = is, .should = should, .problem = problem, .user = user,
-                              .sample = sample};
+    struct compare compare = {.is = is, .should = should, .how = options};
     enum rf_status status;
+
+    compare.report.begun = true;
+    compare.progress.what = compare.doing;
+    begin_phase(&compare, "comparing", "items");
+    if (options->progress) {
+        is->working = should->working = show_progress;
+        is->user = should->user = &compare;
+    }
 
     rf_buf_init(&compare.line, 1 << 16);
     rf_buf_init(&compare.keys, 1 << 16);
@@ -571,6 +646,7 @@ enum rf_status rf_canon_compare(struct rf_canon *is, const char *is_name, struct
         status = rf_error_set(err, RF_CANCELLED, "stopped");
     if (status == RF_OK)
         status = conclude(&compare, is_name, err);
+    is->working = should->working = NULL;
     if (out)
         *out = compare.report;
     rf_buf_release(&compare.line);

@@ -82,6 +82,8 @@ struct rf_pg {
     unsigned streams; /* made so far: their names */
     size_t piped;     /* statements sent into the pipeline */
     size_t bad_row;   /* of the last COPY that failed, from 1; 0: not known */
+    bool (*poll)(void *user); /* may be NULL, see rf_pg_set_poll */
+    void *poll_user;
 };
 
 /* A PGresult by our name: never made, only cast to. */
@@ -125,6 +127,12 @@ bool rf_pg_in_transaction(const struct rf_pg *pg)
     PGTransactionStatusType status = pq.PQtransactionStatus(pg->conn);
 
     return status == PQTRANS_INTRANS || status == PQTRANS_INERROR || status == PQTRANS_ACTIVE;
+}
+
+void rf_pg_set_poll(struct rf_pg *pg, bool (*poll)(void *user), void *user)
+{
+    pg->poll = poll;
+    pg->poll_user = user;
 }
 
 /* ---- failures ---- */
@@ -748,22 +756,76 @@ static void params_release(struct params *params)
         rf_buf_release(&params->arrays[i]);
 }
 
+static void cancel(struct rf_pg *pg)
+{
+    PGcancel *handle = pq.PQgetCancel(pg->conn);
+    char words[256];
+
+    if (handle)
+        (void)pq.PQcancel(handle, words, sizeof words); /* what it does not end, the close does */
+    pq.PQfreeCancel(handle);
+}
+
+/* Wait for a result while looking whether somebody wants an end. */
+static PGresult *next_result(struct rf_pg *pg, bool (*wants_end)(void *user), void *user,
+                             bool *cancelled)
+{
+    while (wants_end && pq.PQisBusy(pg->conn)) {
+        struct pollfd fd = {.fd = pq.PQsocket(pg->conn), .events = POLLIN};
+        if (wants_end(user)) { /* again each time: one that comes before the statement is lost */
+            *cancelled = true;
+            cancel(pg);
+        }
+        if (poll(&fd, 1, POLL_MS) > 0 && !pq.PQconsumeInput(pg->conn))
+            break;
+    }
+    return pq.PQgetResult(pg->conn);
+}
+
+/* As PQexecParams with results in binary form, polling. */
+static PGresult *exec_params(struct rf_pg *pg, const char *sql, const struct params *params,
+                             bool *cancelled)
+{
+    PGresult *result, *last = NULL;
+
+    if (!pg->poll)
+        return pq.PQexecParams(pg->conn, sql, params->count, params->types, params->values,
+                               params->sizes, params->formats, 1);
+    if (!pq.PQsendQueryParams(pg->conn, sql, params->count, params->types, params->values,
+                              params->sizes, params->formats, 1))
+        return NULL;
+    while ((result = next_result(pg, pg->poll, pg->poll_user, cancelled)) != NULL) {
+        pq.PQclear(last);
+        last = result;
+    }
+    return last;
+}
+
+/* What a statement that failed says; nothing but that it was cancelled, if it was. */
+static enum rf_status query_failed(struct rf_pg *pg, const PGresult *result, bool cancelled,
+                                   struct rf_error *err)
+{
+    if (cancelled && !rf_pg_is_lost(pg))
+        return rf_error_set(err, RF_CANCELLED, "the query was interrupted");
+    return fail(pg, result, err);
+}
+
 static enum rf_status query(struct rf_pg *pg, PGresult **out, struct rf_error *err,
                             const char *sql, const char *kinds, va_list args)
 {
     struct params params;
     PGresult *result = NULL;
+    bool cancelled = false;
     enum rf_status status = RF_OK;
 
     params_init(&params, kinds, args);
     if (params_failed(&params))
         status = rf_error_set(err, RF_NOMEM, "no memory for a statement for index '%s'", pg->name);
     else
-        result = pq.PQexecParams(pg->conn, sql, params.count, params.types, params.values,
-                              params.sizes, params.formats, 1);
+        result = exec_params(pg, sql, &params, &cancelled);
     params_release(&params);
     if (!status && !is_fine(result)) {
-        status = fail(pg, result, err);
+        status = query_failed(pg, result, cancelled, err);
         pq.PQclear(result);
         result = NULL;
     }
@@ -1174,15 +1236,17 @@ enum rf_status rf_pg_stream_open(struct rf_pg *pg, struct rf_pg_stream **out,
 static enum rf_status fetch(struct rf_pg_stream *stream, struct rf_error *err)
 {
     struct rf_pg *pg = stream->pg;
+    const struct params none = {0};
     size_t bytes = 0, count;
+    bool cancelled = false;
     char sql[64];
 
     pq.PQclear(stream->rows);
     snprintf(sql, sizeof sql, "FETCH %zu FROM refuge_%u", stream->step, stream->number);
-    stream->rows = pq.PQexecParams(pg->conn, sql, 0, NULL, NULL, NULL, NULL, 1);
+    stream->rows = exec_params(pg, sql, &none, &cancelled);
     stream->at = 0;
     if (!is_fine(stream->rows))
-        return fail(pg, stream->rows, err);
+        return query_failed(pg, stream->rows, cancelled, err);
     count = (size_t)pq.PQntuples(stream->rows);
     stream->last = count < stream->step;
     bytes = pq.PQresultMemorySize(stream->rows) / (count ? count : 1);
@@ -1396,29 +1460,11 @@ static void each_release(struct each *each)
     free(each->rooms);
 }
 
-static void cancel(struct rf_pg *pg)
+static bool is_interrupted(void *user)
 {
-    PGcancel *handle = pq.PQgetCancel(pg->conn);
-    char words[256];
+    const volatile int *interrupted = user;
 
-    if (handle)
-        (void)pq.PQcancel(handle, words, sizeof words); /* what it does not end, the close does */
-    pq.PQfreeCancel(handle);
-}
-
-/* Wait for a result while looking whether somebody wants an end. */
-static PGresult *next_result(struct rf_pg *pg, const volatile int *interrupted, bool *cancelled)
-{
-    while (interrupted && pq.PQisBusy(pg->conn)) {
-        struct pollfd fd = {.fd = pq.PQsocket(pg->conn), .events = POLLIN};
-        if (*interrupted) { /* again each time: one that comes before the statement is lost */
-            *cancelled = true;
-            cancel(pg);
-        }
-        if (poll(&fd, 1, POLL_MS) > 0 && !pq.PQconsumeInput(pg->conn))
-            break;
-    }
-    return pq.PQgetResult(pg->conn);
+    return *interrupted != 0;
 }
 
 enum rf_status rf_pg_each(struct rf_pg *pg, const char *sql,
@@ -1434,7 +1480,8 @@ enum rf_status rf_pg_each(struct rf_pg *pg, const char *sql,
     if (!pq.PQsendQueryParams(pg->conn, sql, 0, NULL, NULL, NULL, NULL, 0) ||
         !pq.PQsetSingleRowMode(pg->conn))
         return lost(pg, err);
-    while ((result = next_result(pg, interrupted, &cancelled)) != NULL) {
+    while ((result = next_result(pg, interrupted ? is_interrupted : NULL,
+                                 (void *)(uintptr_t)interrupted, &cancelled)) != NULL) {
         ExecStatusType kind = pq.PQresultStatus(result);
         if (!status && (kind == PGRES_SINGLE_TUPLE || kind == PGRES_TUPLES_OK)) {
             each_begin(&each, result);

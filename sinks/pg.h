@@ -16,7 +16,7 @@
  *   RF_DENIED       user, password or right is missing, or the server only reads
  *   RF_NOT_FOUND    no such database or schema
  *   RF_CORRUPT      a table, column or function is not what it should be (SQLSTATE 42)
- *   RF_CANCELLED    rf_pg_each was interrupted
+ *   RF_CANCELLED    rf_pg_each or rf_pg_set_poll interrupted it
  *   RF_IO           anything else, a full disk first of all
  *
  * One thread per connection.
@@ -52,6 +52,9 @@ size_t rf_pg_bad_row(const struct rf_pg *pg);
 /* Changes whenever a new connection was made. */
 uint64_t rf_pg_session(const struct rf_pg *pg);
 bool rf_pg_in_transaction(const struct rf_pg *pg);
+/* While the server works on a query, run or stream, poll is called some ten times a second; true
+ * cancels the statement, which fails with RF_CANCELLED. NULL: it is waited for. */
+void rf_pg_set_poll(struct rf_pg *pg, bool (*poll)(void *user), void *user);
 
 /* ---- statements ---- */
 

@@ -561,6 +561,11 @@ static const struct rf_canon_ops canon_ops = {
     .check = canon_check,
 };
 
+static bool poll_canon(void *user)
+{
+    return rf_canon_poll(user);
+}
+
 enum rf_status rf_postgres_canon(struct rf_canon **out, const char *rest, struct rf_error *err)
 {
     struct canon *canon = calloc(1, sizeof *canon);
@@ -593,6 +598,7 @@ enum rf_status rf_postgres_canon(struct rf_canon **out, const char *rest, struct
         canon_close(&canon->base);
         return status;
     }
+    rf_pg_set_poll(canon->pg, poll_canon, &canon->base);
     *out = &canon->base;
     return RF_OK;
 }

@@ -119,6 +119,7 @@ rf_query_item(const char *url, const char *key,
 struct rf_compare_report {
     uint64_t tables, rows;  /* compared */
     uint64_t differences;
+    bool begun;             /* anything was compared */
     bool unsound;           /* what a rebuild beside it would not mend: pages, references, lanes */
     /* left out, by (item, mapper), with the parts below: */
     uint64_t limit_letters; /* dead letters of class limit, which may differ between machines */
@@ -129,35 +130,43 @@ struct rf_compare_report {
     uint64_t until_seq, newest_seq; /* and: the change the index is at, and the store's newest */
 };
 
-/*
- * Compare the live lane of two indexes by canonical rows: items, rows of every mapper table (in
- * order of item and n, surrogate ids and times of mapping left out), edges, needs, parks, dead
- * letters, and the full-text index of each table against a fresh one made from its rows. problem
- * gets one line per difference: table, item, n, column, what is there and what should be (at most
- * 1,000 lines; then a count). interrupted is polled; when it turns nonzero the comparing ends with
- * RF_CANCELLED; may be NULL. RF_CORRUPT when they differ.
- */
-RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
-                                            void (*problem)(void *user, const char *line),
-                                            void *user, const volatile int *interrupted,
-                                            struct rf_compare_report *out, struct rf_error *err);
-
 /* The rebuilt index holds some items only: rows of others are not looked at. */
 struct rf_compare_sample {
     const char *const *unsure; /* mappers whose rows of parts depend on items that are not there */
     size_t unsure_count;
 };
 
-/* The same; sample may be NULL: all items. */
-RF_MUST_USE enum rf_status rf_query_compare_sample(const char *url, const char *rebuilt_url,
-                                                   const struct rf_compare_sample *sample,
-                                                   void (*problem)(void *user, const char *line),
-                                                   void *user, const volatile int *interrupted,
-                                                   struct rf_compare_report *out,
-                                                   struct rf_error *err);
+struct rf_compare_progress {
+    const char *what;    /* is being looked at, "comparing table 'mail'"; lent during the call */
+    uint64_t done;       /* canonical rows compared, and rows whose full-text entries were */
+    uint64_t total;      /* about; 0: not known */
+    uint64_t differences;
+};
+
+struct rf_compare_options {
+    const struct rf_compare_sample *sample; /* NULL: all items */
+    uint64_t rows, others; /* the rebuilt index holds, about: rows of mapper tables, and others */
+    /* One line per difference: table, item, n, column, what is there and what should be; at most
+     * 1,000 lines, then a count. */
+    void (*problem)(void *user, const char *line);
+    /* Some ten times a second, also while a database is silent. */
+    void (*progress)(void *user, const struct rf_compare_progress *progress);
+    void *user;
+    const volatile int *interrupted; /* polled: nonzero ends the comparing with RF_CANCELLED */
+};
+
+/*
+ * Compare the live lane of two indexes by canonical rows: items, rows of every mapper table (in
+ * order of item and n, surrogate ids and times of mapping left out), edges, needs, parks, dead
+ * letters, and the full-text index of each table against a fresh one made from its rows. Each of
+ * the options may be 0 or NULL. RF_CORRUPT when they differ.
+ */
+RF_MUST_USE enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
+                                            const struct rf_compare_options *options,
+                                            struct rf_compare_report *out, struct rf_error *err);
 
 /* SHA-256 over the canonical rows of the live lane: equal in two indexes that hold the same, of
- * whatever kind. rows: how many those are. interrupted as in rf_query_compare. */
+ * whatever kind. rows: how many those are. interrupted as in rf_compare_options. */
 struct rf_digest {
     char hex[65];
     uint64_t rows;

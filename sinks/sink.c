@@ -398,18 +398,8 @@ static enum rf_status open_canon(struct rf_canon **out, const char *url, const c
 }
 
 enum rf_status rf_query_compare(const char *url, const char *rebuilt_url,
-                                void (*problem)(void *user, const char *line), void *user,
-                                const volatile int *interrupted, struct rf_compare_report *out,
-                                struct rf_error *err)
-{
-    return rf_query_compare_sample(url, rebuilt_url, NULL, problem, user, interrupted, out, err);
-}
-
-enum rf_status rf_query_compare_sample(const char *url, const char *rebuilt_url,
-                                       const struct rf_compare_sample *sample,
-                                       void (*problem)(void *user, const char *line), void *user,
-                                       const volatile int *interrupted,
-                                       struct rf_compare_report *out, struct rf_error *err)
+                                const struct rf_compare_options *options,
+                                struct rf_compare_report *out, struct rf_error *err)
 {
     struct rf_canon *is = NULL, *should = NULL;
     const char *rest = "", *rebuilt_rest;
@@ -422,9 +412,9 @@ enum rf_status rf_query_compare_sample(const char *url, const char *rebuilt_url,
 
         rf_buf_init(&name, 1 << 16);
         name_place(url, rest, &name);
-        is->interrupted = should->interrupted = interrupted;
+        is->interrupted = should->interrupted = options->interrupted;
         status = rf_canon_compare(is, rf_buf_text(&name) ? rf_buf_text(&name) : rest, should,
-                                  sample, problem, user, out, err);
+                                  options, out, err);
         rf_buf_release(&name);
     }
     if (is)

@@ -278,9 +278,7 @@ static const struct rf_canon_ops canon_ops = {
 
 static int poll_interrupted(void *user)
 {
-    const struct rf_canon *canon = user;
-
-    return canon->interrupted && *canon->interrupted;
+    return rf_canon_poll(user);
 }
 
 enum rf_status rf_sqlite_canon(struct rf_canon **out, const char *path, struct rf_error *err)

@@ -37,9 +37,30 @@ status_is "a verify that is stopped" 130
 err_has "says so at once" "stopping: nothing is kept"
 err_has "says what came of it" "nothing was compared"
 is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'main.db.verify*' | wc -l)" 0
+
+# It is stopped just so while it compares, of which it tells how far it is.
+REFUGE_PROGRESS_FPS=1000 "$REFUGE" index verify >"$out" 2>"$err" &
+pid=$!
+wait_for 60 "it to compare" grep -q "rows .*comparing" "$err"
+kill -INT "$pid"
+wait "$pid"
+status=$?
+status_is "a verify that is stopped while it compares" 130
+err_has "says so at once" "stopping: nothing is kept"
+err_has "says what came of it" "not all was compared"
+is "tells no difference" "$(cat "$out")" ""
+is "leaves nothing" "$(find "$REFUGE_HOME/index" -name 'main.db.verify*' | wc -l)" 0
 run refuge index verify
 status_is "verify" 0
 out_has "finds nothing" "0 differences"
+is "off a terminal it shows no progress" "$(cat "$err")" ""
+REFUGE_PROGRESS_FPS=1000 "$REFUGE" index verify --json >"$out" 2>"$err"
+is "programs read of rows compared" "$(python3 -c '
+import json, sys
+rows = [one for one in map(json.loads, open(sys.argv[1])) if one.get("unit") == "row"]
+print(len(rows) > 1 and all(a["done"] <= b["done"] <= b["total"] for a, b in zip(rows, rows[1:])))
+' "$out")" True
+is "and nothing else does" "$(cat "$err")" ""
 
 # Many files of some records each: what is not begun is left, so that a stop does not wait for all
 # that was read ahead; what was begun is there as a whole, or not at all.

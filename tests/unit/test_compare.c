@@ -133,10 +133,11 @@ static enum rf_status compare(int fails, enum rf_status status, unsigned *lines,
 {
     struct fake is = {.base.ops = &fake_ops, .fails = fails, .status = status};
     struct fake should = {.base.ops = &fake_ops};
+    struct rf_compare_options options = {.problem = count_line, .user = lines};
     struct rf_compare_report report;
 
     *lines = 0;
-    return rf_canon_compare(&is.base, "here", &should.base, NULL, count_line, lines, &report, err);
+    return rf_canon_compare(&is.base, "here", &should.base, &options, &report, err);
 }
 
 static void what_cannot_be_read_is_a_difference(void **state)

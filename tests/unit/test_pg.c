@@ -315,6 +315,36 @@ static void a_person_asks_row_by_row(void **state)
     finish(pg);
 }
 
+static bool want_end(void *user)
+{
+    unsigned *calls = user;
+
+    return ++*calls > 1;
+}
+
+/* Whoever waits for a statement may end it; the connection is as good as before. */
+static void a_silent_server_is_polled(void **state)
+{
+    struct rf_pg *pg = connect_to("");
+    struct rf_pg_stream *stream = NULL;
+    const struct rf_pg_rows *rows;
+    struct rf_pg_rows *answer = NULL;
+    unsigned calls = 0;
+    size_t row;
+
+    (void)state;
+    rf_pg_set_poll(pg, want_end, &calls);
+    assert_int_equal(rf_pg_query(pg, &answer, NULL, "SELECT pg_sleep(1000)", ""), RF_CANCELLED);
+    assert_true(calls > 1);
+    CHECK(rf_pg_exec(pg, &err, "BEGIN"));
+    CHECK(rf_pg_stream_open(pg, &stream, &err, "SELECT pg_sleep(1000)", ""));
+    assert_int_equal(rf_pg_stream_next(stream, &rows, &row, NULL), RF_CANCELLED);
+    rf_pg_stream_close(stream);
+    rf_pg_set_poll(pg, NULL, NULL);
+    CHECK(rf_pg_exec(pg, &err, "ROLLBACK"));
+    finish(pg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +356,7 @@ int main(void)
         cmocka_unit_test(a_failure_says_what_to_do),
         cmocka_unit_test(statements_go_together),
         cmocka_unit_test(a_person_asks_row_by_row),
+        cmocka_unit_test(a_silent_server_is_polled),
     };
 
     return cmocka_run_group_tests_name("pg", tests, NULL, NULL);

@@ -578,12 +578,18 @@ static void keep_line(void *user, const char *line)
     rf_buf_printf(user, "%s\n", line);
 }
 
+static struct rf_compare_options into(struct rf_buf *lines)
+{
+    return (struct rf_compare_options){.problem = keep_line, .user = lines};
+}
+
 /* Do damage to one of two equal indexes and look for every word in what compare says of it. */
 static void damage(const char *sql, const char *const *words)
 {
     struct rf_compare_report report;
     struct fixture f, again;
     struct rf_buf lines;
+    struct rf_compare_options how = into(&lines);
     struct rf_digest digest[2];
 
     fixture_init(&f);
@@ -591,13 +597,13 @@ static void damage(const char *sql, const char *const *words)
     fill(&f, false);
     fill(&again, false);
     rf_buf_init(&lines, 1 << 20);
-    CHECK(rf_query_compare(f.url, again.url, keep_line, &lines, NULL, &report, &err));
+    CHECK(rf_query_compare(f.url, again.url, &how, &report, &err));
     assert_int_equal(report.rows, 7);
     assert_int_equal(report.tables, 1);
     rf_sink_close(f.sink);
     raw(&f, sql);
     f.sink = open_sink(f.url, false);
-    assert_int_equal(rf_query_compare(f.url, again.url, keep_line, &lines, NULL, &report, NULL),
+    assert_int_equal(rf_query_compare(f.url, again.url, &how, &report, NULL),
                      RF_CORRUPT);
     assert_int_not_equal(report.differences, 0);
     for (; *words; words++)
@@ -632,24 +638,74 @@ static void comparing_can_be_stopped(void **state)
     struct rf_compare_report report;
     struct fixture f, again;
     struct until until = {.flag = 1};
+    struct rf_compare_options how = {.problem = interrupt_at_line, .user = &until,
+                                     .interrupted = &until.flag};
 
     (void)state;
     fixture_init(&f);
     fixture_init(&again);
     fill(&f, false);
     fill(&again, false);
-    CHECK_STATUS(rf_query_compare(f.url, again.url, interrupt_at_line, &until, &until.flag, &report,
-                                  &err),
-                 RF_CANCELLED);
+    CHECK_STATUS(rf_query_compare(f.url, again.url, &how, &report, &err), RF_CANCELLED);
     assert_int_equal(report.differences, 0);
     rf_sink_close(f.sink);
     raw(&f, "DELETE FROM mail; DELETE FROM refuge_parks");
     f.sink = open_sink(f.url, false);
     until = (struct until){.lines = 2};
-    CHECK_STATUS(rf_query_compare(f.url, again.url, interrupt_at_line, &until, &until.flag, &report,
-                                  &err),
-                 RF_CANCELLED);
+    CHECK_STATUS(rf_query_compare(f.url, again.url, &how, &report, &err), RF_CANCELLED);
     assert_int_equal(report.differences, 2);
+    fixture_release(&f);
+    fixture_release(&again);
+}
+
+#define MANY_ROWS                                                                                \
+    "WITH RECURSIVE c(n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM c WHERE n < 100100) "          \
+    "INSERT INTO mail(blob, n, subject) SELECT (SELECT min(blob) FROM mail), n, 'x' FROM c"
+
+struct seen {
+    struct rf_compare_progress last;
+    unsigned calls;
+    bool backwards;
+    int stop_at, flag;
+};
+
+static void see_progress(void *user, const struct rf_compare_progress *progress)
+{
+    struct seen *seen = user;
+
+    seen->backwards |= progress->done < seen->last.done;
+    seen->last = *progress;
+    seen->flag |= ++seen->calls == (unsigned)seen->stop_at;
+    assert_non_null(progress->what);
+}
+
+/* Progress is told while a database is at work, its count never goes back, and whoever is told may
+ * stop it there. */
+static void comparing_tells_its_progress(void **state)
+{
+    struct rf_compare_report report;
+    struct fixture f, again;
+    struct seen seen = {.stop_at = 0};
+    struct rf_compare_options how = {.progress = see_progress, .user = &seen, .rows = 100000,
+                                     .others = 5, .interrupted = &seen.flag};
+
+    (void)state;
+    fixture_init(&f);
+    fixture_init(&again);
+    fill(&f, false);
+    fill(&again, false);
+    rf_sink_close(f.sink);
+    rf_sink_close(again.sink);
+    raw(&f, MANY_ROWS);
+    raw(&again, MANY_ROWS);
+    f.sink = open_sink(f.url, false);
+    again.sink = open_sink(again.url, false);
+    (void)!rf_query_compare(f.url, again.url, &how, &report, NULL);
+    assert_true(seen.calls > 0);
+    assert_false(seen.backwards);
+    assert_int_equal(seen.last.total, 200005); /* texts are looked at once more */
+    seen = (struct seen){.stop_at = 1};
+    CHECK_STATUS(rf_query_compare(f.url, again.url, &how, &report, &err), RF_CANCELLED);
     fixture_release(&f);
     fixture_release(&again);
 }
@@ -713,6 +769,7 @@ static void letters_of_class_limit_may_differ(void **state)
     struct rf_compare_report report;
     struct fixture f, again;
     struct rf_buf lines;
+    struct rf_compare_options how = into(&lines);
 
     (void)state;
     fixture_init(&f);
@@ -720,10 +777,10 @@ static void letters_of_class_limit_may_differ(void **state)
     fill(&f, true);
     fill(&again, false);
     rf_buf_init(&lines, 1 << 20);
-    CHECK(rf_query_compare(f.url, again.url, keep_line, &lines, NULL, &report, &err));
+    CHECK(rf_query_compare(f.url, again.url, &how, &report, &err));
     assert_int_equal(report.limit_letters, 1);
     assert_int_equal(report.differences, 0);
-    CHECK(rf_query_compare(again.url, f.url, keep_line, &lines, NULL, &report, &err));
+    CHECK(rf_query_compare(again.url, f.url, &how, &report, &err));
     assert_int_equal(report.limit_letters, 1);
     rf_buf_release(&lines);
     fixture_release(&f);
@@ -793,6 +850,7 @@ int main(void)
         cmocka_unit_test(hits_have_names_times_and_pages),
         cmocka_unit_test(compare_names_every_damage),
         cmocka_unit_test(comparing_can_be_stopped),
+        cmocka_unit_test(comparing_tells_its_progress),
         cmocka_unit_test(letters_of_class_limit_may_differ),
         cmocka_unit_test(grams_are_one_two_and_three_long),
     };
