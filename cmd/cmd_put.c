@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fnmatch.h>
-#include <fts.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 
 #include "backup/schema.h"
 #include "cmd/cli.h"
+#include "cmd/folder.h"
 
 #define RING_JOBS 1024
 #define WORKERS_MAX 256
@@ -308,11 +308,6 @@ static bool valid_glob(const char *glob)
     return glob != NULL;
 }
 
-static int compare_names(const FTSENT **a, const FTSENT **b)
-{
-    return strcmp((*a)->fts_name, (*b)->fts_name);
-}
-
 static void take_file(struct put *put, const char *path, uint64_t size)
 {
     if (put->scan) {
@@ -323,9 +318,9 @@ static void take_file(struct put *put, const char *path, uint64_t size)
     submit(put, path);
 }
 
-static void skip(struct put *put, const FTSENT *entry, enum skipped kind)
+static void skip(struct put *put, const char *name, enum skipped kind)
 {
-    if (!put->scan && (kind == SKIPPED_HOME || wanted(put, entry->fts_name)))
+    if (!put->scan && (kind == SKIPPED_HOME || wanted(put, name)))
         put->skipped[kind]++;
 }
 
@@ -335,56 +330,37 @@ static enum skipped kind_of(mode_t mode)
            : S_ISSOCK(mode) ? SKIPPED_SOCKET : SKIPPED_DEVICE;
 }
 
-static void tell_entry(struct put *put, const FTSENT *entry)
+static void tell_entry(struct put *put, const struct rf_folder_entry *entry)
 {
     struct rf_error err = {0};
 
     if (put->scan)
         return;
-    rf_error_errno(&err, entry->fts_errno == ENOENT ? RF_NOT_FOUND : RF_DENIED, entry->fts_errno,
-                   "cannot read '%s'", entry->fts_path);
+    rf_error_errno(&err, entry->errnum == ENOENT ? RF_NOT_FOUND : RF_DENIED, entry->errnum,
+                   "cannot read '%s'", entry->path);
     tell_failure(put, &err);
 }
 
-static void walk(struct put *put, const char *path)
+static enum rf_folder_way take_entry(void *user, const struct rf_folder_entry *entry)
 {
-    char *roots[2] = {(char *)path, NULL};
-    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR,
-                         put->scan ? NULL : compare_names);
-    FTSENT *entry;
+    struct put *put = user;
+    const struct stat *st = entry->st;
+    enum rf_folder_way way = RF_FOLDER_ON;
 
-    if (!tree)
-        abort();
-    while (!put->fatal && !rf_stop_asked() && (entry = fts_read(tree)) != NULL) {
-        switch (entry->fts_info) {
-        case FTS_D: /* a home within the folder is not put into itself */
-            if (entry->fts_statp->st_dev == put->home_dev &&
-                entry->fts_statp->st_ino == put->home_ino) {
-                fts_set(tree, entry, FTS_SKIP);
-                skip(put, entry, SKIPPED_HOME);
-            }
-            break;
-        case FTS_F:
-            if (wanted(put, entry->fts_name)) {
-                put->matched = true;
-                take_file(put, entry->fts_path, (uint64_t)entry->fts_statp->st_size);
-            }
-            break;
-        case FTS_DNR:
-        case FTS_ERR:
-        case FTS_NS:
-            tell_entry(put, entry);
-            break;
-        case FTS_SL:
-        case FTS_SLNONE:
-        case FTS_DEFAULT:
-            skip(put, entry, kind_of(entry->fts_statp->st_mode));
-            break;
-        default:
-            break;
+    if (!st) {
+        tell_entry(put, entry);
+    } else if (S_ISDIR(st->st_mode)) { /* a home within the folder is not put into itself */
+        if (st->st_dev == put->home_dev && st->st_ino == put->home_ino) {
+            skip(put, entry->name, SKIPPED_HOME);
+            way = RF_FOLDER_SKIP;
         }
+    } else if (!S_ISREG(st->st_mode)) {
+        skip(put, entry->name, kind_of(st->st_mode));
+    } else if (wanted(put, entry->name)) {
+        put->matched = true;
+        take_file(put, entry->path, (uint64_t)st->st_size);
     }
-    fts_close(tree);
+    return put->fatal || rf_stop_asked() ? RF_FOLDER_END : way;
 }
 
 /* ---- standard input ---- */
@@ -503,7 +479,7 @@ static void take_argument(struct put *put, const char *word)
     } else if (stat(word, &st) == 0) {
         if (S_ISDIR(st.st_mode)) {
             put->matched = put->cli->args.list_count == 0;
-            walk(put, word);
+            rf_folder_walk(word, take_entry, put);
         } else {
             take_file(put, word, (uint64_t)st.st_size);
         }

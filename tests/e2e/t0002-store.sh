@@ -115,6 +115,11 @@ for glob in '[' '*.[a' '[[:alpha:]' '[]' 'a\'; do
 done
 run refuge put --match '[[:alpha:]]*.t[]x]t' --match '\[' tree
 is "brackets that end are" "$(wc -l <"$out")" 1
+mkdir -p order/a/b order/a-b
+for name in order/a/b/z order/a/c order/a-b/y order/b order/A; do echo "$name" >"$name"; done
+run refuge put -n order/
+is "files come in order of their names, a folder where its name stands" \
+    "$(awk '{print $2}' "$out" | tr '\n' ' ')" "order/A order/a/b/z order/a/c order/a-b/y order/b "
 ln -s tree folder
 run refuge put --json folder
 out_has "a link to a folder is that folder" '"files":301,"present":301'

@@ -65,6 +65,18 @@ def lines(path, count):
                                    "k": i % 13}) + "\n")
 
 
+def names(path, count):
+    """A folder of many names: an empty file, and links to it as many as any file system takes."""
+    os.mkdir(path)
+    for i in range(count):
+        name = os.path.join(path, "a file of the folder %07d" % i)
+        if i % 10000 == 0:
+            first = name
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600))
+        else:
+            os.link(first, name)
+
+
 def backlog_of_large_items(build, count, without=None):
     """Peak of an index run over a backlog of items of 240 KB, each just small enough to be held."""
     home = Home(build, without)
@@ -106,6 +118,9 @@ def main():
                 file.write(bytes([i]) + os.urandom(1 << 16) + bytes(1 << 20))
         check(home, SMALL, "put", home.path("lines.jsonl"))
         check(home, SMALL, "put", home.path("large.bin"))
+        many = 1000000 if options.all else 100000
+        names(home.path("many"), many)
+        check(home, 24 + (many * 60 >> 20), "put", "--dry-run", home.path("many"))
         check(home, INDEXER, "index", "run")
         check(home, INDEXER, "index", "rebuild")
         check(home, INDEXER, "index", "verify")
