@@ -85,5 +85,26 @@ if [ "$(id -u)" -eq 0 ]; then
     out_lacks "nor half of one" "words.lua"
     out_has "no room for files" "put 1"
     err_has "it says that the rest was not tried" "what follows was not tried"
+
+    # An index that filled the disk leaves its log there, and loses nothing.
+    run unshare -m sh -c 'mount -t tmpfs -o size=24m none "$0" && cd "$0" &&
+        export REFUGE_HOME="$0/home" && "$REFUGE" init -q && printf "{\"a\":1}" >a.json &&
+        "$REFUGE" put -q a.json && "$REFUGE" index run -q &&
+        seq -f "{\"n\": %.0f, \"text\": \"harbour and more words\"}" 70000 >many.jsonl &&
+        "$REFUGE" put -q many.jsonl && rm many.jsonl
+        "$REFUGE" index run -q; echo "full $?"
+        echo "before $("$REFUGE" sql --csv "select count(*) from record" | tail -n 1)"
+        mount -o remount,size=160m none "$0"
+        "$REFUGE" index run -q; echo "again $?"
+        echo "after $("$REFUGE" sql --csv "select count(*) from record" | tail -n 1)"
+        echo "log $(wc -c <home/index/main.db-wal)"
+        "$REFUGE" index verify -q; echo "verify $?"' "$tmp/small"
+    out_has "an index that fills the disk fails" "full 1"
+    err_has "for that reason" "no space left"
+    out_has "what was committed is there" "before 1"
+    out_has "with room it goes on" "again 0"
+    out_has "has all of it" "after 140001"
+    out_has "and empties its log" "log 0"
+    out_has "the index is what it should be" "verify 0"
 fi
 done_testing
