@@ -152,22 +152,24 @@ static const struct rf_bundled *find_bundled(const char *name)
     return NULL;
 }
 
-/* A module while its mapper is being loaded. A link is not followed: a mapper may be somebody
- * else's work, and names in its folder are all it can ask for. */
+/* A module while its mapper is being loaded: of its folder, or else a bundled mapper, which another
+ * one may so build on. A link is not followed: a mapper may be somebody else's work, and names in
+ * its folder are all it can ask for. */
 static enum rf_status read_module(struct rf_mapper *mapper, const char *name, const char *file)
 {
-    const struct rf_bundled *bundled = mapper->bundled ? find_bundled(name) : NULL;
+    const struct rf_bundled *bundled = find_bundled(name);
     enum rf_status status = RF_NOT_FOUND;
-    int fd;
+    int fd = -1;
 
-    if (bundled)
-        return add_text(mapper, file, rf_bytes(bundled->text, bundled->size), NULL);
-    if (mapper->folder < 0)
+    if (mapper->folder < 0 && !mapper->bundled)
         return RF_NOT_FOUND;
-    fd = openat(mapper->folder, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (mapper->folder >= 0)
+        fd = openat(mapper->folder, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0) {
         status = add_file(mapper, fd, file, NULL);
         close(fd);
+    } else if (bundled && (mapper->folder < 0 || errno == ENOENT)) {
+        status = add_text(mapper, file, rf_bytes(bundled->text, bundled->size), NULL);
     }
     return status;
 }

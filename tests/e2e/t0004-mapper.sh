@@ -158,4 +158,29 @@ LUA
 run refuge mapper run loop.lua "$blob"
 status_is "a mapper that never ends is ended" 3
 err_has "with its reason" "loop"
+
+# A bundled mapper with limits of one's own: a record of more values than it takes.
+export REFUGE_HOME="$tmp/limits"
+refuge init -q >/dev/null || fail "init"
+python3 -c 'import json; print(json.dumps({"k%d" % i: i for i in range(100001)}))' >wide.json
+refuge put -q wide.json >/dev/null
+run refuge index run
+status_is "a record of too many values is set aside" 3
+run refuge index errors
+out_has "because of a limit" "more than limits.rows = 100000 rows"
+cat >"$REFUGE_HOME/mappers/records.lua" <<'EOF'
+local mapper = require "record"
+mapper.limits.rows = 100001
+return mapper
+EOF
+echo 'return { mappers = { disabled = { "record" } } }' >"$REFUGE_HOME/refuge.conf"
+run refuge index run
+status_is "a mapper that builds on the bundled one raises it" 0
+run refuge sql --csv 'select count(*) from record'
+out_has "and has its rows" 100001
+run refuge index verify
+status_is "which a rebuild has, too" 0
+echo 'return require "template_of_nobody"' >"$REFUGE_HOME/mappers/other.lua"
+run refuge mapper check
+out_has "what is nowhere cannot be required" "template_of_nobody"
 done_testing
