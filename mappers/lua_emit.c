@@ -145,6 +145,12 @@ static void put_float(struct emission *e, int index, struct rf_value *value)
     }
 }
 
+/* What unicode.decode could not read is U+FFFD by now, and looks like text that is as it was. */
+static bool holds_replaced(const struct emission *e, struct rf_bytes text)
+{
+    return e->env->replaced && text.size && memmem(text.data, text.size, "\xef\xbf\xbd", 3);
+}
+
 /* Clean text; the result is lent from Lua or from the scratch. */
 static struct rf_bytes clean_text(struct emission *e, struct rf_bytes text)
 {
@@ -168,6 +174,8 @@ static struct rf_bytes clean_text(struct emission *e, struct rf_bytes text)
             add_cut(e, RF_CUT_NUL);
         text = rf_buf_bytes(scratch);
     }
+    if (!replaced && holds_replaced(e, text))
+        add_cut(e, RF_CUT_UTF8);
     if (text.size > RF_TEXT_MAX) {
         text.size = rf_utf8_cut(text, RF_TEXT_MAX);
         if (e->cut_count == 0 || e->cuts[e->cut_count - 1].kind != RF_CUT_LONG)
@@ -205,6 +213,8 @@ static void put_json(struct emission *e, int index, struct rf_value *value)
 
     rf_buf_clear(&e->env->encoded);
     rf_lua_json_put(e->L, index, &e->env->encoded, true, &cuts);
+    if (holds_replaced(e, rf_buf_bytes(&e->env->encoded)))
+        cuts |= 1u << RF_CUT_UTF8;
     for (unsigned kind = 1; kind < RF_CUT_COUNT; kind++)
         if (cuts >> kind & 1)
             add_cut(e, (enum rf_cut)kind);

@@ -812,6 +812,7 @@ static void begin_call(struct rf_env *env, const struct rf_env_item *item, struc
     env->trace = trace;
     env->committed = 0;
     env->rows = env->parts = env->needs = 0;
+    env->replaced = false;
     env->stuck = false;
     env->mapping = true;
     if (trace) {

@@ -63,6 +63,7 @@ struct rf_env {
     size_t committed; /* bytes of output that count */
     size_t output_max;
     uint32_t rows, parts, needs;
+    bool replaced; /* unicode.decode put U+FFFD into a text of this call */
 
     bool stuck; /* a limit was passed or a blob is missing: no pcall hides that */
     enum rf_env_outcome stuck_outcome;

@@ -271,8 +271,11 @@ void rf_unicode_put_1252(struct rf_buf *buf, struct rf_bytes text)
     }
 }
 
-static void put_utf16(struct rf_buf *buf, struct rf_bytes text, bool big)
+/* How many characters had to be replaced: halves of a pair alone, and an odd byte at the end. */
+static size_t put_utf16(struct rf_buf *buf, struct rf_bytes text, bool big)
 {
+    size_t replaced = 0;
+
     for (size_t i = 0; i + 1 < text.size; i += 2) {
         uint32_t unit = big ? (uint32_t)text.data[i] << 8 | text.data[i + 1]
                             : (uint32_t)text.data[i + 1] << 8 | text.data[i];
@@ -285,26 +288,34 @@ static void put_utf16(struct rf_buf *buf, struct rf_bytes text, bool big)
                 continue;
             }
         }
-        if (unit >= 0xd800 && unit < 0xe000)
+        if (unit >= 0xd800 && unit < 0xe000) {
             unit = 0xfffd;
+            replaced++;
+        }
         if (i > 0 || unit != 0xfeff)
             put_code(buf, (utf8proc_int32_t)unit);
     }
-    if (text.size % 2)
+    if (text.size % 2) {
         put_code(buf, 0xfffd);
+        replaced++;
+    }
+    return replaced;
 }
 
-/* unicode.decode(bytes, encoding): UTF-8 of windows-1252, latin1, utf-16, utf-16le, utf-16be. */
+/* unicode.decode(bytes, encoding, count): UTF-8 of windows-1252, latin1, utf-16, -16le, -16be.
+ * How many characters were replaced only when asked: the answer is often another's argument. */
 static int unicode_decode(lua_State *L)
 {
     static const char *const encodings[] = {"windows-1252", "latin1", "utf-16le", "utf-16be",
                                             "utf-16", NULL};
     struct rf_bytes text;
     struct rf_buf *buf;
+    size_t replaced = 0;
     int encoding;
 
     text.data = (const uint8_t *)luaL_checklstring(L, 1, &text.size);
     encoding = luaL_checkoption(L, 2, NULL, encodings);
+    lua_settop(L, 3);
     buf = rf_host_scratch(L);
     if (encoding == 0)
         rf_unicode_put_1252(buf, text);
@@ -312,10 +323,15 @@ static int unicode_decode(lua_State *L)
         for (size_t i = 0; i < text.size; i++)
             put_code(buf, text.data[i]);
     else
-        put_utf16(buf, text, encoding == 3 || (encoding == 4 && text.size >= 2 &&
-                                               text.data[0] == 0xfe && text.data[1] == 0xff));
+        replaced = put_utf16(buf, text, encoding == 3 || (encoding == 4 && text.size >= 2 &&
+                                                          text.data[0] == 0xfe &&
+                                                          text.data[1] == 0xff));
+    rf_host(L)->replaced |= replaced > 0;
     rf_host_push_scratch(L);
-    return 1;
+    if (!lua_toboolean(L, 3))
+        return 1;
+    lua_pushinteger(L, (lua_Integer)replaced);
+    return 2;
 }
 
 void rf_lua_open_unicode(lua_State *L)

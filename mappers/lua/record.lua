@@ -21,7 +21,8 @@
 -- object and not all, or whose media type says so; without one line that is an object the file
 -- fails.
 --
--- A text in UTF-16 becomes one item, the same in UTF-8.
+-- A text in UTF-16 becomes one item, the same in UTF-8. Halves of surrogate pairs alone become
+-- U+FFFD there; then the item's name says how many.
 --
 -- A text above 2 MiB becomes pieces of about 1 MiB, items that hold whole records and no rows; the
 -- records are the same.
@@ -106,6 +107,16 @@ local function is_utf16(blob)
     return mark == "\255\254" or mark == "\254\255"
 end
 
+local function map_utf16(emit, blob)
+    local text, replaced = refuge.unicode.decode(blob:content(), "utf-16", true)
+    local name
+    if replaced > 0 then
+        name = ("%s (UTF-16, %d bad character%s)"):format(blob.name or "text", replaced,
+                                                          replaced == 1 and "" or "s")
+    end
+    emit.part { bytes = text, media = blob.media, name = name }
+end
+
 local function map_csv(emit, blob, delimiter)
     if blob.size > LARGE then
         cut_csv(emit, blob, delimiter)
@@ -143,8 +154,7 @@ return {
         elseif media == JSON_PIECE then
             return split(emit, json.objects(blob), "application/json")
         elseif is_utf16(blob) then
-            local text = refuge.unicode.decode(blob:content(), "utf-16")
-            return emit.part { bytes = text, media = media }
+            return map_utf16(emit, blob)
         elseif media == "text/csv" then
             return map_csv(emit, blob)
         elseif media == "text/tab-separated-values" then

@@ -16,6 +16,7 @@ printf '{"b":2}' >"$(printf 'bad\377name.json')"
 ln -s plain.json link.json
 printf '{"bom":1}' | iconv -f UTF-8 -t UTF-16 >utf16.json
 printf '{"le":1}' | iconv -f UTF-8 -t UTF-16LE >utf16le.json
+printf '\377\376[\0{\0"\0a\0"\0:\0"\0\0\330"\0}\0]\0' >utf16bad.json
 : >empty.csv
 printf 'a,b\n' >header.csv
 printf '{}' >object.json
@@ -54,6 +55,8 @@ out_matches "no match: the media type" \
 out_has "none takes it" "no mapper takes it"
 run refuge index why utf16.json
 out_has "UTF-16 with a mark" "note: it is text in UTF-16; mapper record makes a part of it in UTF-8"
+run refuge sql --csv 'select name from refuge_parts where name is not null'
+out_has "half a surrogate pair in it is recorded" "utf16bad.json (UTF-16, 1 bad character)"
 run refuge index why utf16le.json
 out_has "and without" "note: it looks like UTF-16 without a byte order mark; mappers read UTF-8"
 run refuge index why empty.csv

@@ -220,6 +220,9 @@ static void unicode(void **state)
         {"unicode.decode('\\233', 'latin1')", "\xc3\xa9"},
         {"unicode.decode('\\255\\254a\\0=\\216\\0\\222', 'utf-16')", "a\xf0\x9f\x98\x80"},
         {"unicode.decode('\\0a', 'utf-16be')", "a"},
+        {"select('#', unicode.decode('\\0a', 'utf-16be'))", "1"},
+        {"select(2, unicode.decode('\\0a', 'utf-16be', true))", "0"},
+        {"select(2, unicode.decode('\\0\\216a\\0\\0\\220b', 'utf-16', true))", "3"},
         {"unicode.decode('x', 'ebcdic')", NULL},
         {"(function() local t = {} for c, s in unicode.codepoints('a\xc3\xa9') do "
          "t[#t + 1] = c .. s end return table.concat(t, ' ') end)()", "97a 233\xc3\xa9"},
