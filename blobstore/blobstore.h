@@ -242,6 +242,7 @@ struct rf_verify_report {
     uint64_t missing;               /* large payloads without their file */
     uint64_t flaws;                 /* other damage in the log, of which no blob suffers */
     uint64_t bad_runs;              /* of the lookup; the next writer makes them again */
+    uint64_t tail;                  /* changes that no run lists: new ones, or their run is gone */
     uint64_t rebuilt;               /* lookup runs that were bad and made again (WRITE mode) */
     uint64_t removed;               /* files no record names (WRITE mode) */
 };

@@ -114,6 +114,7 @@ int cmd_store_verify(struct rf_cli *cli)
     rf_summary_int(cli, "missing", (int64_t)report.missing);
     rf_summary_int(cli, "flaws", (int64_t)report.flaws);
     rf_summary_int(cli, "bad_runs", (int64_t)report.bad_runs);
+    rf_summary_int(cli, "tail", (int64_t)report.tail);
     rf_summary_int(cli, "rebuilt", (int64_t)report.rebuilt);
     rf_summary_int(cli, "removed", (int64_t)report.removed);
     rf_out_printf(cli, "%s, %s, %s read: %llu corrupt, %llu missing",
@@ -125,6 +126,9 @@ int cmd_store_verify(struct rf_cli *cli)
     if (report.bad_runs)
         rf_out_printf(cli, ", %s that the next writer makes again",
                       RF_COUNT(report.bad_runs, "lookup run"));
+    if (report.tail)
+        rf_out_printf(cli, ", %s in no lookup run, which the next writer makes",
+                      RF_COUNT(report.tail, "change"));
     if (repair)
         rf_out_printf(cli, ", %s made again, %s removed", RF_COUNT(report.rebuilt, "lookup run"),
                       RF_COUNT(report.removed, "stray file"));

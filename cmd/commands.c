@@ -81,7 +81,8 @@ const struct rf_command rf_commands[] = {
              "again from the log and files that no record names are removed.\n"
              "Exit status 1 when a blob or a change is damaged or missing. What is damaged without "
              "a loss is named too: the next writer makes lookup files again, no blob suffers from "
-             "a flaw.",
+             "a flaw. Changes in no lookup run are the newest, until their writer ends; where it "
+             "was killed, or a lookup file is gone, they are read from the log.",
      .examples = "refuge store verify\tcheck, change nothing\n",
      .run = cmd_store_verify},
     {.name = "store info",

@@ -207,6 +207,15 @@ run refuge store verify --repair
 out_matches "makes it again" "missing, 1 lookup run made again"
 run refuge store verify
 out_lacks "once" "lookup run"
+rm "$REFUGE_HOME"/store/home/run/*
+run refuge store verify
+status_is "store verify without a lookup run" 0
+out_matches "says what is in none" ", [1-9][0-9]* changes in no lookup run, which the next writer makes"
+run refuge ls
+ok "and lists everything" cmp -s ls.before "$out"
+run refuge store verify --repair
+run refuge store verify
+out_lacks "which a writer made" "lookup run"
 rm "$REFUGE_HOME/store/home/head" "$REFUGE_HOME/store/home/store.json"
 run refuge store verify
 status_is "store verify without head and store.json" 0
