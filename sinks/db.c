@@ -15,6 +15,7 @@
 
 #define BUSY_MS 5000
 #define READER_CACHE_KIB 8192
+#define SCHEMA_FORMAT 4      /* the highest that SQLite has made since 2005 */
 #define WAL_LIMIT (64 << 20) /* bytes of the log kept after a checkpoint */
 
 /* "main" of "/a/main.db" and "/a/main.db.verify": names of indexes have no dot. */
@@ -47,7 +48,7 @@ enum rf_status rf_db_damaged(const struct rf_db *db, struct rf_error *err, const
  * SQLite refuses: before that, an unfinished write of the header is no damage. */
 static enum rf_status check_header(const struct rf_db *db, struct rf_error *err)
 {
-    uint8_t header[20];
+    uint8_t header[48];
     int fd = open(db->path, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : pread(fd, header, sizeof header, 0);
 
@@ -62,6 +63,8 @@ static enum rf_status check_header(const struct rf_db *db, struct rf_error *err)
             return rf_db_damaged(db, err, "byte %d of its header is %d, not 1 or 2", at,
                                  header[at]);
     }
+    if (header[44] || header[45] || header[46] || header[47] > SCHEMA_FORMAT)
+        return rf_db_damaged(db, err, "bytes 44 to 47 of its header are no schema format");
     return RF_OK;
 }
 
@@ -89,6 +92,10 @@ enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err)
     case SQLITE_NOTADB:
         status = check_header(db, err);
         return status ? status : rf_db_damaged(db, err, "%s", words);
+    case SQLITE_ERROR: /* in words alone: the header names a schema that no SQLite has made yet */
+        if (strcmp(words, "unsupported file format") == 0 && (status = check_header(db, err)))
+            return status;
+        return rf_error_set(err, RF_IO, "cannot use index '%s': %s", path, words);
     case SQLITE_CORRUPT:
         return rf_db_damaged(db, err, "%s", words);
     case SQLITE_CANTOPEN:

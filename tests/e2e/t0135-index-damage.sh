@@ -69,7 +69,7 @@ run refuge sql --csv 'select count(*) as n from record'
 out_has "with its rows" 2
 
 # The header of the file: first letters, page size, versions of its format, owner.
-for byte in 0 16 18 19 68; do
+for byte in 0 16 18 19 44 47 68; do
     rm -rf "$REFUGE_HOME/index"
     cp -a good "$REFUGE_HOME/index"
     printf '\377' | dd of="$index" bs=1 seek=$byte conv=notrunc 2>/dev/null
@@ -82,6 +82,7 @@ for byte in 0 16 18 19 68; do
         case $byte in
         0) err_has "names the damage" "does not begin as an SQLite database" ;;
         18 | 19) err_has "names the byte" "byte $byte of its header is 255" ;;
+        44 | 47) err_has "names the bytes" "bytes 44 to 47 of its header" ;;
         68) err_has "says whose it is" "not an index of refuge" ;;
         esac
     done
