@@ -536,7 +536,7 @@ static enum rf_status take_back(struct rf_elastic *sink, struct rf_error *err)
 static enum rf_status write_group(struct rf_elastic *sink, struct rf_error *err)
 {
     struct rf_el_group *group = &sink->group;
-    bool first = RF_SAFEGUARD("sink-manifest-first");
+    bool first = RF_SAFEGUARD("sink-manifest-first"), last = RF_SAFEGUARD("sink-manifest-last");
     enum rf_status status = put_trims(sink, err);
 
     if (!group->changed_count && !group->op_count)
@@ -544,11 +544,13 @@ static enum rf_status write_group(struct rf_elastic *sink, struct rf_error *err)
     sink->written = true;
     if (!status && first)
         status = write_manifests(sink, false, err);
+    if (!status && !last)
+        status = write_manifests(sink, true, err);
     if (!status)
         status = write_ops(sink, err);
     if (!status && !first)
         status = write_manifests(sink, false, err);
-    if (!status)
+    if (!status && last)
         status = write_manifests(sink, true, err);
     if (!status && group->refused)
         status = take_back(sink, err);

@@ -2,13 +2,15 @@
 """crash_elastic.py - an index in Elasticsearch or OpenSearch, broken between any two requests
 
 A proxy stands between the program and the server and counts the requests that change something. A point
-is one of them and one way to break it:
+is one of them, one way to break it, and a story: an index that follows its store, one whose mapper changed
+(upgrade), or one at its first run (fresh).
 
     kill-before   SIGKILL before the server has it
     kill-after    SIGKILL when the server has done it
     lost          the server does it, the answer never comes; the program goes on
     late          SIGKILL, and the server gets it only after another run is through
     unseen        SIGKILL before a refresh of rows, which the next run finds nothing to do behind
+    twice         SIGKILL behind a write of items or rows, and of the next run, which clears up, likewise
 
     refuse        the server is given one row that it cannot take; the rest must be stored
 
@@ -32,7 +34,8 @@ import urllib.request
 import faultlib
 from faultlib import tap
 
-KINDS = ("kill-before", "kill-after", "lost", "late", "unseen")
+KINDS = ("kill-before", "kill-after", "lost", "late", "unseen", "twice")
+STORIES = ("plain", "upgrade", "fresh")
 SERVERS = (("elasticsearch", "REFUGE_TEST_ELASTICSEARCH"), ("opensearch", "REFUGE_TEST_OPENSEARCH"))
 MAPPER = os.path.join(faultlib.HERE, "history.lua")
 
@@ -50,7 +53,7 @@ class Proxy(socketserver.ThreadingTCPServer):
 
     def arm(self, kind, number):
         with self.lock:
-            self.plan, self.count, self.held = (kind, number), 0, []
+            self.plan, self.count = (kind, number), 0
             self.process, self.fired = None, False
 
     def disarm(self):
@@ -61,8 +64,11 @@ class Proxy(socketserver.ThreadingTCPServer):
         """How this request is to be broken; None: not."""
         acts = method in ("PUT", "DELETE") or any(word in path for word in ("_bulk", "_aliases"))
         with self.lock:
-            if self.plan and self.plan[0] == "unseen" and not self.fired:
+            kind = self.plan[0] if self.plan and not self.fired else None
+            if kind == "unseen":
                 acts = "-history-" in path and path.endswith("/_refresh")
+            elif kind == "twice": # what holds items and rows: not the state
+                acts = path.startswith("/_bulk")
             if not acts:
                 return None
             self.count += 1
@@ -122,9 +128,9 @@ class Handler(socketserver.StreamRequestHandler):
             proxy.kill()
             return False
         status, content, data = proxy.forward(request)
-        if kind == "kill-after":
+        if kind in ("kill-after", "twice"):
             proxy.kill()
-        if kind in ("kill-after", "lost"):
+        if kind in ("kill-after", "twice", "lost"):
             return False
         self.wfile.write(b"HTTP/1.1 %d x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" %
                          (status, content.encode(), len(data)) + data)
@@ -197,14 +203,15 @@ class Home:
         shutil.rmtree(self.base, ignore_errors=True)
 
 
-def before(home):
-    """What the index holds when it is broken."""
+def before(home, fresh):
+    """What the index holds when it is broken, unless it is made then."""
     refs = {"a": home.plain("a", 2), "b": home.plain("b", 3), "s1": home.split("s1", (1, 2, 3)),
             "s2": home.split("s2", (2, 4))}
     home.put("poison.json", '{"kind":"poison","id":"x"}')
     refs["need"] = home.put("need.json", '{"kind":"need","id":"n","ref":"%s"}' % refs["b"])
     home.run("index", "create", "es", "--sink", home.url)
-    home.run("index", "run", "es", good=(0, 3))
+    if not fresh:
+        home.run("index", "run", "es", good=(0, 3))
     return refs
 
 
@@ -223,27 +230,36 @@ def during(home, refs, upgrade):
 
 def after(home, refs):
     home.run("delete", refs["c"])
-    home.run("delete", refs["s3"])
+    home.run("delete", "--content", refs["s3"])
     home.plain("b", 3)
 
 
-def try_point(build, scheme, upstream, kind, number, upgrade, without=None):
-    """Words about what is wrong, None: nothing; and whether the fault came about."""
-    proxy = Proxy(upstream)
+def break_run(home, proxy, kind, number):
+    """Whether the fault came about."""
+    proxy.arm(kind, number)
+    process = proxy.process = home.start("index", "run", "es")
+    try:
+        process.communicate(timeout=120)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        process.communicate()
+        raise RuntimeError("the broken run does not end") from late
+    finally:
+        proxy.disarm()
+    return proxy.fired
+
+
+def try_point(build, scheme, upstream, kind, numbers, story, without=None):
+    """Words about what is wrong, None: nothing; and whether the faults came about."""
+    proxy, fired = Proxy(upstream), True
     home = Home(build, scheme, proxy, without)
     try:
-        refs = before(home)
-        during(home, refs, upgrade)
-        proxy.arm(kind, number)
-        process = proxy.process = home.start("index", "run", "es")
-        try:
-            process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return "the broken run does not end", proxy.fired
-        fired = proxy.fired
-        proxy.disarm()
+        refs = before(home, story == "fresh")
+        during(home, refs, story == "upgrade")
+        for turn, number in enumerate(numbers):
+            if turn:
+                home.run("delete", "--content", refs["d"])
+            fired = break_run(home, proxy, kind, number) and fired
         if kind != "unseen":
             after(home, refs)
         out = home.run("index", "run", "es", good=())
@@ -259,7 +275,7 @@ def try_point(build, scheme, upstream, kind, number, upgrade, without=None):
             return "%s (%s)" % (" / ".join(found[:3]), out.strip()[-200:]), fired
         return None, fired
     except RuntimeError as wrong:
-        return str(wrong), proxy.fired
+        return str(wrong), fired
     finally:
         home.close()
         proxy.shutdown()
@@ -271,7 +287,7 @@ def try_refusal(build, scheme, upstream, without=None):
     proxy = Proxy(upstream)
     home = Home(build, scheme, proxy, without)
     try:
-        refs = before(home)
+        refs = before(home, False)
         during(home, refs, False)
         proxy.spoil = (b'"n":3,"words":["plain number 4"]},"key":"c"',
                        b'"n":"x","words":["plain number 4"]},"key":"c"')
@@ -302,8 +318,10 @@ def servers():
 
 def points(seed):
     """All of them in an order of this seed; numbers beyond a run's requests come to nothing."""
-    drawn = [(kind, number, upgrade) for kind in KINDS
-             for number in range(1, 3 if kind == "unseen" else 15) for upgrade in (False, True)]
+    drawn = [(kind, (number,), story) for kind in KINDS if kind != "twice"
+             for number in range(1, 3 if kind == "unseen" else 20) for story in STORIES]
+    drawn += [("twice", (first, second), story) for first in range(1, 11) for second in range(1, 5)
+              for story in STORIES]
     random.Random(seed).shuffle(drawn)
     return drawn
 
@@ -311,15 +329,15 @@ def points(seed):
 def sweep(build, seed, most, kinds=KINDS, without=None, stop_after=0):
     tried, wrong = 0, []
     where = servers()
-    for index, (kind, number, upgrade) in enumerate(p for p in points(seed) if p[0] in kinds):
+    for index, (kind, numbers, story) in enumerate(p for p in points(seed) if p[0] in kinds):
         if tried >= most or (stop_after and len(wrong) >= stop_after):
             break
         scheme, upstream = where[index % len(where)]
-        words, fired = try_point(build, scheme, upstream, kind, number, upgrade, without)
+        words, fired = try_point(build, scheme, upstream, kind, numbers, story, without)
         tried += fired or words is not None
         if words:
-            wrong.append("%s at request %d%s of %s: %s" %
-                         (kind, number, ", with a new mapper" if upgrade else "", scheme, words))
+            wrong.append("%s at request %s, %s, of %s: %s" %
+                         (kind, " and ".join(map(str, numbers)), story, scheme, words))
     return tried, wrong
 
 
