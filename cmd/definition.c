@@ -142,7 +142,7 @@ static char *absolute_path(const char *path)
 /* "user:secret@" or a parameter "password=" or "apikey=". */
 static bool has_password(const char *rest)
 {
-    size_t authority = strcspn(rest, "/?#");
+    size_t authority = strcspn(rest, "/?"); /* a '#' may be of the password */
     const char *at = memchr(rest, '@', authority), *colon = memchr(rest, ':', authority);
     const char *query = strchr(rest, '?');
 

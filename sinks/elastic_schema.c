@@ -153,10 +153,17 @@ static const struct rf_json *mapping_of(const struct rf_json *index)
     return rf_json_find(index, "mappings");
 }
 
-bool rf_elastic_is_ours(const struct rf_elastic *sink, const struct rf_json *index)
+/* Of the refuge that made an index; NULL: none did. */
+static const char *prefix_of(const struct rf_json *index)
 {
     const struct rf_json *meta = rf_json_find(mapping_of(index), "_meta");
-    const char *prefix = rf_json_string(rf_json_find(rf_json_find(meta, "refuge"), "prefix"));
+
+    return rf_json_string(rf_json_find(rf_json_find(meta, "refuge"), "prefix"));
+}
+
+bool rf_elastic_is_ours(const struct rf_elastic *sink, const struct rf_json *index)
+{
+    const char *prefix = prefix_of(index);
 
     return prefix && strcmp(prefix, rf_es_prefix(sink->es)) == 0;
 }
@@ -196,6 +203,29 @@ enum rf_status rf_elastic_check_ours(struct rf_elastic *sink, const char *index,
         if (!rf_elastic_is_ours(sink, &reply.json->items[i]))
             return not_ours(sink, index, err);
     return status;
+}
+
+enum rf_status rf_elastic_check_prefix(struct rf_elastic *sink, struct rf_error *err)
+{
+    struct rf_es_reply reply;
+    enum rf_status status =
+        rf_es_call(sink->es, &reply, "GET", rf_bytes(NULL, 0), err,
+                   "/%s-*/_mapping?expand_wildcards=all", rf_es_prefix(sink->es));
+
+    if (status || reply.status == 404)
+        return status;
+    if (reply.status >= 300)
+        return rf_es_unexpected(sink->es, &reply, "list indexes", err);
+    for (size_t i = 0; reply.json && i < reply.json->count; i++)
+        if (!prefix_of(&reply.json->items[i])) /* that of another refuge may go on as 'one-two' */
+            return rf_error_set(err, RF_DENIED,
+                                "cannot make an index at '%s': index '%s' has a name or an alias "
+                                "that begins with '%s-', and was not made by refuge: name another "
+                                "prefix behind '#'",
+                                rf_es_name(sink->es),
+                                (const char *)reply.json->items[i].key.data,
+                                rf_es_prefix(sink->es));
+    return RF_OK;
 }
 
 static const char *type_of(const struct rf_json *properties, const char *field)

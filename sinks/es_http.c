@@ -316,10 +316,14 @@ static bool is_loopback(const char *host, size_t size)
 
 static enum rf_status take_url(struct rf_es *es, const char *rest, struct rf_error *err)
 {
-    const char *hash = strrchr(rest, '#'), *host = strstr(rest, "://"), *at, *query, *end;
+    const char *hash = strchr(rest, '#'), *host = strstr(rest, "://"), *at, *query, *end;
     size_t authority;
     enum rf_status status = RF_OK;
 
+    if (hash && strchr(hash + 1, '#')) /* the words do not hold the URL: it may be of a password */
+        return rf_error_set(err, RF_INVALID,
+                            "cannot use a sink's URL with more than one '#': one stands before "
+                            "what its indexes begin with, any other is written %%23");
     if (!host || (strncmp(rest, "http://", 7) != 0 && strncmp(rest, "https://", 8) != 0))
         return bad_url(rest, err, "write elasticsearch+http://HOST:PORT#PREFIX or "
                                   "elasticsearch+https://...");

@@ -277,9 +277,13 @@ static enum rf_status check_secrets(const char *url, const char *without, struct
 /* Split and check; url becomes what libpq is given. */
 static enum rf_status take_url(struct rf_pg *pg, const char *url, struct rf_error *err)
 {
-    const char *hash = strrchr(url, '#');
+    const char *hash = strchr(url, '#');
     enum rf_status status;
 
+    if (hash && strchr(hash + 1, '#')) /* the words do not hold the URL: it may be of a password */
+        return rf_error_set(err, RF_INVALID,
+                            "cannot use a sink's URL with more than one '#': one stands before the "
+                            "schema, any other is written %%23");
     if (!hash || !hash[1])
         return bad_url(url, err, "name the schema of the index: "
                                  "postgresql://USER@HOST/DATABASE#SCHEMA");

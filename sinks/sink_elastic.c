@@ -789,8 +789,10 @@ void rf_elastic_close(struct rf_sink *base)
 
 static enum rf_status make_index(struct rf_elastic *sink, struct rf_error *err)
 {
-    enum rf_status status = rf_elastic_make_own(sink, err);
+    enum rf_status status = rf_elastic_check_prefix(sink, err);
 
+    if (!status)
+        status = rf_elastic_make_own(sink, err);
     if (status)
         return status;
     sink->state.next_lane = 1;

@@ -340,6 +340,8 @@ RF_MUST_USE enum rf_status rf_elastic_check_ours(struct rf_elastic *sink, const 
 RF_MUST_USE enum rf_status rf_elastic_check_table(struct rf_elastic *sink,
                                                   const struct rf_el_table *table,
                                                   struct rf_error *err);
+/* Nobody else has indexes or aliases of this prefix: a table could not have its name. */
+RF_MUST_USE enum rf_status rf_elastic_check_prefix(struct rf_elastic *sink, struct rf_error *err);
 /* Nothing else has the name that its alias will have. */
 RF_MUST_USE enum rf_status rf_elastic_check_alias(struct rf_elastic *sink,
                                                   const struct rf_table *table,

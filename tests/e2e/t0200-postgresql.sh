@@ -16,6 +16,12 @@ refuge put one.json people.csv bad.json >/dev/null
 run refuge index create pg --sink "postgresql://ada:secret@127.0.0.1/x"
 status_is "a password in the URL is refused" 2
 err_has "and what to do instead is said" passfile
+run refuge index create pg --sink "postgresql://ada:se#cret@127.0.0.1/x"
+status_is "so is one with a '#' in it" 2
+err_lacks "and it is not told" cret
+run refuge index create pg --sink "$url#more"
+ok "a second '#' is refused" [ "$status" -ne 0 ]
+err_has "for what it is" "more than one '#'"
 run refuge index create pg --sink "postgresql://ada@127.0.0.1:1/x"
 status_is "a server that is not there is unreachable" 75
 

@@ -24,6 +24,9 @@ status_is "a server that is not there is unreachable" 75
 run refuge index create web --sink "elasticsearch+http://127.0.0.1:1#_all"
 ok "a prefix that would reach other indexes is refused" [ "$status" -ne 0 ]
 err_has "and why is said" "cannot begin the names of indexes"
+run refuge index create web --sink "elasticsearch+http://127.0.0.1:1#one#two"
+ok "so is a second '#'" [ "$status" -ne 0 ]
+err_has "for what it is" "more than one '#'"
 printf 'ada:secret\n' >secret
 chmod 644 secret
 run refuge index create web --sink "elasticsearch+http://127.0.0.1:1?passfile=$tmp/secret"
@@ -122,11 +125,26 @@ engine()
     run curl -sS "$server/$prefix-.refuge/_mapping"
     out_has "$1: it is still there" "mappings"
     curl -sS -X DELETE "$server/$prefix-.refuge" >/dev/null
-    curl -sS -X PUT "$server/$prefix-record" >/dev/null
+    for body in '' "{\"aliases\":{\"$prefix-record\":{}}}"; do # by its name, by an alias
+        name=$prefix-record
+        [ -z "$body" ] || name=other-$$
+        curl -sS -X PUT -H 'Content-Type: application/json' "$server/$name" ${body:+-d "$body"} >/dev/null
+        run refuge index create "$1" --sink "$1+$server#$prefix"
+        status_is "$1: so is one that a table's name would meet, at once" 12
+        err_has "$1: and named" "'$name'"
+        ok "$1: nothing of that stays" [ ! -e "$REFUGE_HOME/conf.d/index-$1.json" ]
+        is "$1: nor at the server" "$(curl -sS "$server/_cat/indices/$prefix-.refuge?expand_wildcards=all" |
+            grep -c green)" 0
+        curl -sS -X DELETE "$server/$name" >/dev/null
+    done
     run refuge index create "$1" --sink "$1+$server#$prefix"
+    run refuge index create "$1-two" --sink "$1+$server#$prefix-two"
+    status_is "$1: a prefix may go on where another ends" 0
+    refuge index drop "$1-two" -q >/dev/null 2>&1
+    curl -sS -X PUT "$server/$prefix-record" >/dev/null
     run refuge index run "$1"
-    ok "$1: so is one in the place of a table" [ "$status" -ne 0 ]
-    err_has "$1: and left alone" "left alone"
+    ok "$1: one that came later stops a run" [ "$status" -ne 0 ]
+    err_has "$1: and is left alone" "left alone"
     curl -sS -X DELETE "$server/$prefix-record" >/dev/null
     refuge index drop "$1" -q >/dev/null 2>&1
 }

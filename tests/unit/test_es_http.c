@@ -144,6 +144,7 @@ static void bad_urls_are_refused(void **state)
         "http://h:1#a/b",       "http://h:1#a%2fb",      "http://h:1#<x-{now}>",
         "http://h:1?password=x#a", "http://h:1?apikey=x#a", "http://h:1?what=x#a",
         "http://h:1?cafile=rel#a", "http://h:1?replicas=99#a", "http:///#a", "//h#a",
+        "http://h:1#a#b",       "http://u:p#w@h:1#a",
     };
     struct rf_es *es = NULL;
 

@@ -66,6 +66,7 @@ static void urls_are_checked_before_anything_is_asked(void **state)
     refuse_url("postgresql://h/d#public", RF_INVALID, "not ours");
     refuse_url("postgresql://h/d#pg_x", RF_INVALID, "not ours");
     refuse_url("postgresql://h/d#Mail", RF_INVALID, "lower case");
+    refuse_url("postgresql://h/d#mail#main", RF_INVALID, "more than one '#'");
     refuse_url("postgresql://u:secret@h/d#main", RF_INVALID, "passfile");
     refuse_url("postgresql://h/d?password=secret#main", RF_INVALID, "passfile");
     refuse_url("postgresql://h/d?nonsense=1#main", RF_INVALID, "nonsense");
