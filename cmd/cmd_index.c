@@ -98,24 +98,57 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
     };
 }
 
+/* What makes a damaged index again, as commands to type. */
+static void say_what_mends(struct rf_cli *cli, const struct rf_index_home *home, bool unsound)
+{
+    struct rf_buf words;
+
+    if (!unsound) {
+        rf_say(cli, "'refuge index rebuild%s' makes it again", home->argument);
+        return;
+    }
+    rf_buf_init(&words, 1 << 16);
+    rf_buf_printf(&words, "'refuge index drop %s'", home->name);
+    if (home->defined) {
+        rf_buf_printf(&words, ", 'refuge index create %s --sink %s", home->name, home->url);
+        if (home->definition.reader)
+            rf_buf_printf(&words, " --reader %s", home->definition.reader);
+        if (home->definition.policy)
+            rf_buf_printf(&words, " --policy %s", home->definition.policy);
+        for (size_t i = 0; i < home->definition.mapper_count; i++)
+            rf_buf_printf(&words, " --mapper %s", home->definition.mappers[i]);
+        rf_buf_printf(&words, "'");
+    }
+    rf_say(cli, "%s and 'refuge index run%s' make it again; a rebuild beside it would not",
+           rf_buf_text(&words), home->argument);
+    rf_buf_release(&words);
+}
+
 /* An index whose place in the log is no place of this store can only be made anew. */
+static bool lost_its_place(enum rf_status status)
+{
+    return status == RF_CURSOR_GENERATION || status == RF_CURSOR_HISTORY ||
+           status == RF_CURSOR_FUTURE || status == RF_CURSOR_OLD;
+}
+
 static int fail_index(struct rf_cli *cli, const struct rf_index_home *index,
                       const struct rf_error *err)
 {
     struct rf_error told = {0};
+    int code;
 
-    switch (err->status) {
-    case RF_CURSOR_GENERATION:
-    case RF_CURSOR_HISTORY:
-    case RF_CURSOR_FUTURE:
-    case RF_CURSOR_OLD:
+    if (lost_its_place(err->status) && !index->defined) {
         rf_error_set(&told, err->status,
                      "%s; 'refuge index drop %s' and 'refuge index run %s' make it anew",
                      err->message, index->name, index->name);
         return rf_fail(cli, &told);
-    default:
-        return rf_fail(cli, err);
     }
+    code = rf_fail(cli, err);
+    /* A drop takes the definition along: how to make it again is said while it is there. */
+    if (index->defined &&
+        (lost_its_place(err->status) || strstr(err->message, "'refuge index drop")))
+        say_what_mends(cli, index, true);
+    return code;
 }
 
 /* A policy is a matter of usage: it is told before anything is opened. */
@@ -462,30 +495,6 @@ static void stop_with(void *user, struct rf_index *index)
         rf_stop_call(cli->out.quiet ? stop_index : stop_verify, index);
     else
         rf_stop_call(cli->out.quiet || rf_stop_asked() ? NULL : stop_comparing, NULL);
-}
-
-/* What makes an index again that a verify found damaged, as commands to type. */
-static void say_what_mends(struct rf_cli *cli, const struct rf_index_home *home, bool unsound)
-{
-    struct rf_buf words;
-
-    if (!unsound) {
-        rf_say(cli, "'refuge index rebuild%s' makes it again", home->argument);
-        return;
-    }
-    rf_buf_init(&words, 1 << 16);
-    rf_buf_printf(&words, "'refuge index drop %s'", home->name);
-    if (home->defined) {
-        rf_buf_printf(&words, ", 'refuge index create %s --sink %s", home->name, home->url);
-        if (home->definition.reader)
-            rf_buf_printf(&words, " --reader %s", home->definition.reader);
-        for (size_t i = 0; i < home->definition.mapper_count; i++)
-            rf_buf_printf(&words, " --mapper %s", home->definition.mappers[i]);
-        rf_buf_printf(&words, "'");
-    }
-    rf_say(cli, "%s and 'refuge index run%s' make it again; a rebuild beside it would not",
-           rf_buf_text(&words), home->argument);
-    rf_buf_release(&words);
 }
 
 static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)

@@ -299,8 +299,7 @@ static enum rf_status damaged(const struct rf_elastic *sink, const struct rf_jso
 
     return rf_error_set(err, RF_CORRUPT,
                         "index '%s' is damaged: the manifest of item '%.80s' is not what refuge "
-                        "wrote; remove the index by 'refuge index drop' and make it again by "
-                        "'refuge index run'",
+                        "wrote; remove the index by 'refuge index drop' and make it again",
                         rf_es_name(sink->es), key ? key : "?");
 }
 

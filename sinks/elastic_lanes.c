@@ -131,7 +131,7 @@ static enum rf_status list_mapper(struct rf_elastic *sink, struct rf_arena *aren
     if (!bundle || !declaration || !read_hex(arena, bundle, &out->bundle))
         return rf_error_set(err, RF_CORRUPT,
                             "index '%s' is damaged: the texts of mapper '%s' are gone; remove it "
-                            "by 'refuge index drop' and make it again by 'refuge index run'",
+                            "by 'refuge index drop' and make it again",
                             rf_es_name(sink->es), mapper->name);
     status = rf_decl_parse(&decl, arena,
                            rf_bytes(keep(arena, declaration), strlen(declaration)), err);

@@ -256,7 +256,7 @@ enum rf_status rf_elastic_check_table(struct rf_elastic *sink, const struct rf_e
     if (status == RF_NOT_FOUND)
         return rf_error_set(err, RF_CORRUPT,
                             "index '%s' at '%s' is gone, it held table '%s': remove what is left "
-                            "by 'refuge index drop' and make it again by 'refuge index run'",
+                            "by 'refuge index drop' and make it again",
                             table->index, rf_es_name(sink->es), table->decl->name);
     if (status)
         return rf_error_set(err, status, "%s", why.message);
@@ -269,7 +269,7 @@ enum rf_status rf_elastic_check_table(struct rf_elastic *sink, const struct rf_e
             return rf_error_set(err, RF_CORRUPT,
                                 "index '%s' at '%s' was changed behind refuge's back: field '%s' "
                                 "is of type '%s', should be '%s'; remove it by 'refuge index "
-                                "drop' and make it again by 'refuge index run'",
+                                "drop' and make it again",
                                 table->index, rf_es_name(sink->es), column->name,
                                 type_of(properties, column->name), wanted_type(column));
     }

@@ -314,7 +314,7 @@ static enum rf_status damaged(const struct rf_elastic *sink, const char *what,
 {
     return rf_error_set(err, RF_CORRUPT,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
-                        "again by 'refuge index run'",
+                        "again",
                         rf_es_name(sink->es), what);
 }
 

@@ -84,12 +84,18 @@ index=$(history)
 send DELETE "$index"
 run refuge index verify es
 status_is "a table gone: found" 1
-run refuge index run es
-ok "a table gone: nothing is written" [ "$status" -ne 0 ]
-err_has "a table gone: named, with what to do" "'refuge index drop'"
-refuge index drop es -q
-refuge index create es -q --sink "elasticsearch+$server#$prefix"
-refuge index run es -q >/dev/null 2>&1
+for command in run rebuild; do
+    run refuge index $command es
+    ok "a table gone: $command writes nothing" [ "$status" -ne 0 ]
+    err_has "a table gone: $command names it" "it held table 'history'"
+done
+grep "index drop es'" "$err" | grep -o "'refuge [^']*'" | tr -d "'" >commands
+is "a table gone: what to do is said" "$(cut -d ' ' -f 1-4 commands | tr '\n' ' ')" \
+    "refuge index drop es refuge index create es refuge index run es "
+while read -r program arguments; do
+    # shellcheck disable=SC2086 # they are words
+    "$program" $arguments -q </dev/null >/dev/null 2>&1
+done <commands
 run refuge index verify es
 status_is "a table gone: mended so" 0
 refuge index drop es -q
