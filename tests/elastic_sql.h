@@ -66,21 +66,36 @@ static inline struct rf_es_reply load_call(struct elastic_load *load, const char
     return reply;
 }
 
-/* All documents of an index: at most 10,000 here. */
+/* All documents of an index, page by page. */
 static inline const struct rf_json *load_all(struct elastic_load *load, const char *index)
 {
-    char path[300];
-    const struct rf_json *hits;
+    struct rf_json *all = rf_arena_alloc(&load->arena, sizeof *all), *items;
+    const struct rf_json *page;
+    char path[300], body[100], after[60] = "";
 
+    *all = (struct rf_json){.type = RF_JSON_ARRAY};
     snprintf(path, sizeof path, "/%s/_refresh", index);
     load_call(load, "POST", NULL, path);
     snprintf(path, sizeof path, "/%s/_search", index);
-    hits = rf_json_find(rf_json_find(
-                            load_call(load, "POST", "{\"size\":10000}", path).json, "hits"),
-                        "hits");
-    assert_non_null(hits);
-    assert_true(hits->count < 10000);
-    return load_copy(&load->arena, hits);
+    do {
+        snprintf(body, sizeof body, "{\"size\":10000,\"sort\":[\"_seq_no\"]%s}", after);
+        page = rf_json_find(rf_json_find(load_call(load, "POST", body, path).json, "hits"),
+                            "hits");
+        assert_non_null(page);
+        page = load_copy(&load->arena, page);
+        items = rf_arena_alloc(&load->arena, (all->count + page->count + 1) * sizeof *items);
+        if (all->count)
+            memcpy(items, all->items, all->count * sizeof *items);
+        if (page->count) {
+            const struct rf_json *last = &page->items[page->count - 1];
+            memcpy(items + all->count, page->items, page->count * sizeof *items);
+            snprintf(after, sizeof after, ",\"search_after\":[%s]",
+                     (const char *)rf_json_find(last, "sort")->items[0].text.data);
+        }
+        all->items = items;
+        all->count += page->count;
+    } while (page->count == 10000);
+    return all;
 }
 
 static inline int64_t load_int(const struct rf_json *object, const char *key, int64_t otherwise)

@@ -1,6 +1,8 @@
 /*
  * index_fixture.h - a store, mappers and an index of a test, in a folder that goes with it
  *
+ * The index is of the kind of sink at hand (sink_kind.h).
+ *
  * Include it behind cmocka.h.
  */
 #ifndef RF_TESTS_INDEX_FIXTURE_H
@@ -14,11 +16,13 @@
 
 #include "indexer/index.h"
 #include "sinks/query.h"
+#include "tests/elastic_sql.h"
+#include "tests/sink_kind.h"
 
 #define MAPPERS 4
 
 struct home {
-    char path[256], store_url[300], sink_url[300];
+    char path[256], store_url[300], sink_url[300], verify_url[300];
     char mapper[MAPPERS][300];
     const char *mappers[MAPPERS];
     size_t mapper_count;
@@ -65,6 +69,7 @@ static inline void remove_tree(const char *path)
 
 static inline void home_open(struct home *home)
 {
+    static unsigned made;
     struct rf_store_options options = {.mode = RF_STORE_CREATE, .segment_bytes = 256 << 10};
 
     memset(home, 0, sizeof *home);
@@ -72,13 +77,19 @@ static inline void home_open(struct home *home)
              getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     assert_non_null(mkdtemp(home->path));
     snprintf(home->store_url, sizeof home->store_url, "disk:%s/store", home->path);
-    snprintf(home->sink_url, sizeof home->sink_url, "sqlite:%s/main.db", home->path);
+    if (on_postgres() || on_elastic())
+        server_url(home->sink_url, sizeof home->sink_url, ++made);
+    if (on_postgres() || on_elastic())
+        snprintf(home->verify_url, sizeof home->verify_url, "sqlite:%s/verify.db", home->path);
+    else
+        snprintf(home->sink_url, sizeof home->sink_url, "sqlite:%s/main.db", home->path);
     OK(rf_store_open(&home->store, home->store_url, &options, err));
 }
 
 static inline void home_close(struct home *home)
 {
     rf_store_close(home->store);
+    OK(rf_sink_erase(home->sink_url, err));
     remove_tree(home->path);
 }
 
@@ -117,6 +128,7 @@ static inline struct rf_index_options index_options(struct home *home)
         .mapper_count = home->mapper_count,
         .mapper_program = getenv("REFUGE_MAPPER"),
         .workers = 2,
+        .verify_url = home->verify_url[0] ? home->verify_url : NULL,
         .hooks = {.warn = count_warning, .user = home},
     };
 }
@@ -174,11 +186,23 @@ static inline enum rf_status take_number(void *user, uint64_t index, size_t coun
     return RF_OK;
 }
 
+/* The only cell of the answer; -1: null. */
 static inline int64_t number(struct home *home, const char *sql)
 {
     int64_t value = INT64_MIN;
+    struct rf_buf answer;
+    char cast[500];
 
-    OK(rf_query_sql(home->sink_url, sql, NULL, take_number, &value, NULL, err));
+    if (on_elastic()) {
+        rf_buf_init(&answer, 1 << 20);
+        elastic_ask(home->sink_url, sql, &answer);
+        value = answer.size ? strtoll(rf_buf_text(&answer), NULL, 10) : -1;
+        rf_buf_release(&answer);
+        return value;
+    }
+    /* A sum is numeric in PostgreSQL. */
+    snprintf(cast, sizeof cast, "%s%s%s", form("", "select ("), sql, form("", ")::bigint"));
+    OK(rf_query_sql(home->sink_url, cast, NULL, take_number, &value, NULL, err));
     return value;
 }
 

@@ -19,33 +19,7 @@
 #include "sinks/query.h"
 #include "sinks/sink.h"
 #include "tests/elastic_sql.h"
-
-/* Which kind of sink fixture_init makes: "sqlite"; "postgresql", "elasticsearch" and "opensearch"
- * at the servers of REFUGE_TEST_POSTGRESQL, ..._ELASTICSEARCH and ..._OPENSEARCH. */
-static const char *fixture_kind = "sqlite";
-
-static inline bool on_postgres(void)
-{
-    return strcmp(fixture_kind, "postgresql") == 0;
-}
-
-static inline bool on_elastic(void)
-{
-    return strcmp(fixture_kind, "elasticsearch") == 0 || strcmp(fixture_kind, "opensearch") == 0;
-}
-
-static inline const char *fixture_server(void)
-{
-    return getenv(on_postgres()                             ? "REFUGE_TEST_POSTGRESQL"
-                  : strcmp(fixture_kind, "opensearch") == 0 ? "REFUGE_TEST_OPENSEARCH"
-                                                            : "REFUGE_TEST_ELASTICSEARCH");
-}
-
-/* What a question is in the SQL of the kind at hand. */
-static inline const char *form(const char *sqlite, const char *postgres)
-{
-    return on_postgres() ? postgres : sqlite;
-}
+#include "tests/sink_kind.h"
 
 struct fixture {
     char folder[64], url[256], path[96];
@@ -88,11 +62,8 @@ static inline void fixture_init(struct fixture *f)
     *f = (struct fixture){.folder = "/tmp/rf-sink-XXXXXX"};
     assert_non_null(mkdtemp(f->folder));
     snprintf(f->path, sizeof f->path, "%s/index.db", f->folder);
-    if (on_postgres())
-        snprintf(f->url, sizeof f->url, "%s#t%ld_%u", fixture_server(), (long)getpid(), ++made);
-    else if (on_elastic())
-        snprintf(f->url, sizeof f->url, "%s+%s#t%ld_%u", fixture_kind, fixture_server(),
-                 (long)getpid(), ++made);
+    if (on_postgres() || on_elastic())
+        server_url(f->url, sizeof f->url, ++made);
     else
         snprintf(f->url, sizeof f->url, "sqlite:%s", f->path);
     rf_arena_init(&f->arena, 64 << 20);

@@ -630,13 +630,6 @@ static void a_server_may_be_killed_in_a_batch(void **state)
     assert_int_equal(system(line), 0);
 }
 
-static void needs_a_server(void **state)
-{
-    (void)state;
-    print_message("REFUGE_TEST_POSTGRESQL is not set\n");
-    skip();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

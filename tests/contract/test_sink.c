@@ -1524,13 +1524,6 @@ static void random_histories_end_as_the_model_says(void **state)
     }
 }
 
-static void needs_a_server(void **state)
-{
-    (void)state;
-    print_message("there is no server for %s\n", fixture_kind);
-    skip();
-}
-
 #define EVERY_SINK                                                                              \
     cmocka_unit_test(first_lane_is_live_and_comes_back),                                        \
         cmocka_unit_test(every_type_is_stored_as_promised),                                     \
@@ -1559,23 +1552,6 @@ int main(void)
         cmocka_unit_test(a_full_disk_stores_nothing_of_the_batch),
     };
     const struct CMUnitTest server[] = {EVERY_SINK};
-    const struct CMUnitTest without[] = {cmocka_unit_test(needs_a_server)};
-    static const char *const kinds[] = {"postgresql", "elasticsearch", "opensearch"};
-    const char *only = getenv("REFUGE_TEST_SINK");
-    int failed = 0;
 
-    if (!only || strcmp(only, fixture_kind) == 0)
-        failed = cmocka_run_group_tests_name("sink sqlite", sqlite, NULL, NULL);
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        char name[40];
-        fixture_kind = kinds[i];
-        snprintf(name, sizeof name, "sink %s", fixture_kind);
-        if (only && strcmp(only, fixture_kind) != 0)
-            continue;
-        if (fixture_server() && fixture_server()[0])
-            failed += cmocka_run_group_tests_name(name, server, NULL, NULL);
-        else if (!fixture_server()) /* empty: not wanted here */
-            failed += cmocka_run_group_tests_name(name, without, NULL, NULL);
-    }
-    return failed;
+    return run_over_kinds("sink", KIND_TESTS(sqlite), KIND_TESTS(server), KIND_TESTS(server));
 }

@@ -51,8 +51,8 @@ def run_program(build, program, without, kind):
         env.pop(name, None) # what a search engine answers is crash_elastic's
     if without:
         env["REFUGE_WITHOUT"] = without
-    if kind:
-        env["REFUGE_TEST_SINK"] = kind
+    if kind or program == "test_index": # its safeguards are the same over every sink
+        env["REFUGE_TEST_SINK"] = kind or "sqlite"
     path = os.path.join(build, "bin", program)
     process = subprocess.Popen([path], env=env, cwd=build, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
