@@ -88,6 +88,26 @@ damage "an item gone" "$good" \
     "DELETE FROM history WHERE blob = $of '$good'); DELETE FROM record WHERE blob = $of '$good');
      DELETE FROM blobs WHERE item = '$good'"
 
+# A table that somebody locked: the server is silent, and a verify that waits for it can be stopped.
+mkfifo "$tmp/session"
+PGOPTIONS="-c search_path=$schema" psql -q -X -A -t "$REFUGE_TEST_POSTGRESQL" <"$tmp/session" \
+    >"$tmp/held" 2>&1 &
+session=$!
+exec 9>"$tmp/session"
+echo "BEGIN; LOCK TABLE history IN ACCESS EXCLUSIVE MODE; SELECT 'held';" >&9
+wait_for 60 "the table to be locked" grep -q held "$tmp/held"
+REFUGE_PROGRESS_FPS=1000 "$REFUGE" index verify pg >"$out" 2>"$err" 9>&- &
+pid=$!
+wait_for 60 "it to wait for the table" grep -q "comparing table 'history'" "$err"
+kill -INT "$pid"
+wait_for 60 "it to stop" grep -q "not all was compared" "$err"
+exec 9>&-
+wait "$pid"
+status=$?
+status_is "a verify that waits for a lock is stopped" 130
+out_lacks "and tells no difference" "history"
+wait "$session"
+
 # What is not there at all: named once by what it is, the rest compared, and what mends it said.
 missing()
 {
