@@ -1237,7 +1237,7 @@ static enum rf_status write_with_parts(struct rf_pipeline *p, struct rf_unit *un
 static bool may_begin(const struct rf_pipeline *p, const struct rf_unit *unit)
 {
     return unit->ready && unit->batch == p->current.number &&
-           !(p->expanding.head && has_parts(unit));
+           !(p->expanding.head && has_parts(unit) && RF_SAFEGUARD("changes-in-order"));
 }
 
 /* The unit to write next; NULL: there is none. Changes go in order, but for memory's sake. */
@@ -1250,7 +1250,8 @@ static struct rf_unit *next_to_write(const struct rf_pipeline *p)
     if (p->options.shuffle_seed) /* those moved to the next batch may stand between these */
         while (unit && unit->batch != p->current.number)
             unit = unit->order_next;
-    while (unit && !may_begin(p, unit) && p->order_bytes > ORDER_BYTES)
+    while (unit && !may_begin(p, unit) &&
+           (p->order_bytes > ORDER_BYTES || !RF_SAFEGUARD("changes-in-order")))
         unit = unit->order_next;
     return unit && may_begin(p, unit) ? unit : NULL;
 }

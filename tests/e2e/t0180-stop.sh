@@ -103,9 +103,28 @@ python3 -c '
 for f in range(200):
     with open("few.d/%d.jsonl" % f, "w") as out:
         for i in range(100): out.write("{\"n\": %d}\n" % (f * 100 + i))'
+# What each commit brings is counted by a trigger of the test's own: no more than a batch holds (300), twice
+# what may be under way (2048) and a file (101), however many changes were read ahead.
+refuge index run -q
+python3 - "$REFUGE_HOME/index/main.db" <<'PYTHON' || fail "count commits"
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.executescript("""CREATE TABLE test_commits(items INTEGER);
+    CREATE TRIGGER test_commit AFTER UPDATE OF position ON refuge_lanes BEGIN
+        INSERT INTO test_commits SELECT count(*) FROM blobs; END;""")
+PYTHON
 refuge put -q few.d >refs
 run refuge index run
 status_is "small batches" 0
+python3 - "$REFUGE_HOME/index/main.db" >most <<'PYTHON'
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+counts = [0] + [row[0] for row in db.execute("SELECT items FROM test_commits ORDER BY rowid")]
+print(max(b - a for a, b in zip(counts, counts[1:])))
+db.executescript("DROP TRIGGER test_commit; DROP TABLE test_commits")
+PYTHON
+note "at most $(cat most) items in a commit"
+ok "a batch ends behind what was begun" [ "$(cat most)" -lt 4500 ]
 for _ in 1 2 3; do
     timeout 120 "$REFUGE" index verify >"$out" 2>"$err"
     status=$?
