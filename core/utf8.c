@@ -1,6 +1,7 @@
 /* utf8.c - one function decides what a valid sequence is; ASCII is passed 8 bytes at a time. */
 #include "core/utf8.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define HIGH_BITS 0x8080808080808080u
@@ -123,14 +124,12 @@ size_t rf_utf8_cut(struct rf_bytes text, size_t max)
 const char *rf_utf8_short(char out[RF_SHORT_SIZE], const char *text)
 {
     static const char more[] = "…";
-    size_t size = strlen(text), room = RF_SHORT_SIZE - sizeof more;
+    size_t size = strlen(text);
 
-    if (size < RF_SHORT_SIZE) {
+    if (size < RF_SHORT_SIZE)
         memcpy(out, text, size + 1);
-    } else {
-        size = rf_utf8_cut(rf_bytes(text, size), room);
-        memcpy(out, text, size);
-        memcpy(out + size, more, sizeof more);
-    }
+    else
+        snprintf(out, RF_SHORT_SIZE, "%.*s%s",
+                 (int)rf_utf8_cut(rf_bytes(text, size), RF_SHORT_SIZE - sizeof more), text, more);
     return out;
 }
