@@ -279,21 +279,21 @@ enum rf_status rf_disk_sweep(struct rf_disk *disk, bool temps, uint64_t *count,
 static enum rf_status check_runs(struct verify *v, struct rf_error *err)
 {
     struct rf_lookup *lookup = &v->disk->lookup;
+    bool writable = v->disk->base.writable;
     enum rf_status status;
     uint64_t bad = 0;
 
+    if (writable)
+        rf_maintain_begin(v->disk->maintain); /* else it may mend what was found, uncounted */
     status = rf_lookup_check(lookup, &bad, err);
     if (status == RF_OK && bad > 0)
         tell(v, "%" PRIu64 " lookup run%s damaged or missing: nothing is lost, made again %s", bad,
-             bad == 1 ? "" : "s", v->disk->base.writable ? "now" : "by the next writer");
-    v->report.bad_runs = bad;
-    if (status != RF_OK || !v->disk->base.writable)
-        return status;
-    v->report.bad_runs = 0;
-    rf_maintain_begin(v->disk->maintain);
-    while ((status = rf_lookup_heal(lookup, err)) == RF_OK)
+             bad == 1 ? "" : "s", writable ? "now" : "by the next writer");
+    v->report.bad_runs = writable ? 0 : bad;
+    while (status == RF_OK && writable && (status = rf_lookup_heal(lookup, err)) == RF_OK)
         v->report.rebuilt++;
-    rf_maintain_end(v->disk->maintain);
+    if (writable)
+        rf_maintain_end(v->disk->maintain);
     if (v->report.rebuilt)
         rf_disk_raise_epoch(v->disk);
     return status == RF_END ? RF_OK : status;
