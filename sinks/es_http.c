@@ -9,6 +9,7 @@
  */
 #include "sinks/es_http.h"
 
+#include "core/control.h"
 #include "core/json_scan.h"
 #include "core/load.h"
 #include "core/utf8.h"
@@ -31,6 +32,7 @@
 #define CONNECT_MS 10000L
 #define ANSWER_MS 120000L   /* of one request */
 #define PATIENCE_MS 60000   /* refusals for want of room within one bulk */
+#define CALL_PATIENCE_MS 15000 /* and of one other request */
 #define PAUSE_FIRST_MS 50
 #define PAUSE_MAX_MS 8000
 #define POLL_MS 100
@@ -643,11 +645,54 @@ enum rf_status rf_es_unexpected(const struct rf_es *es, const struct rf_es_reply
                         reply->error, reply->reason);
 }
 
-enum rf_status rf_es_call(struct rf_es *es, struct rf_es_reply *out, const char *method,
-                          struct rf_bytes body, struct rf_error *err, const char *path, ...)
+static enum rf_status call_once(struct rf_es *es, struct rf_es_reply *out, const char *method,
+                                const char *path, struct rf_bytes body, struct rf_error *err)
 {
     struct transfer *t = &es->transfers[0], *done = NULL;
     CURLcode result = CURLE_OK;
+    enum rf_status status = start(es, t, method, path, body, es->json_headers, err);
+
+    *out = (struct rf_es_reply){.error = "", .reason = ""};
+    if (!status)
+        status = await(es, &done, &result, err);
+    if (status) {
+        stop(es, t);
+        return status;
+    }
+    return result ? not_reached(es, t, result, err) : read_reply(es, t, out, err);
+}
+
+/* About so long, so that several who were refused do not come back together. */
+static enum rf_status pause_for(struct rf_es *es, int ms, struct rf_error *err)
+{
+    uint32_t jitter = 0;
+    int64_t until;
+
+    if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) != sizeof jitter)
+        jitter = 0;
+    until = clock_ms() + ms / 2 + (int64_t)(jitter % (uint32_t)ms);
+    while (clock_ms() < until) {
+        struct timespec little = {.tv_nsec = 10 * 1000000};
+        if (es->interrupted && *es->interrupted)
+            return rf_error_set(err, RF_CANCELLED, "stopped");
+        nanosleep(&little, NULL);
+    }
+    return RF_OK;
+}
+
+/* 429: the server did nothing, since it had no room at that moment. */
+static bool is_worth_another(const struct rf_es_reply *reply)
+{
+    const char *how = text_of(rf_json_find(reply->json, "error"), "durability");
+
+    return reply->status == 429 && strcmp(how, "PERMANENT") != 0 && RF_SAFEGUARD("sink-patience");
+}
+
+enum rf_status rf_es_call(struct rf_es *es, struct rf_es_reply *out, const char *method,
+                          struct rf_bytes body, struct rf_error *err, const char *path, ...)
+{
+    int64_t until = clock_ms() + CALL_PATIENCE_MS;
+    int pause_ms = PAUSE_FIRST_MS;
     char *text = NULL;
     va_list args;
     enum rf_status status;
@@ -657,15 +702,16 @@ enum rf_status rf_es_call(struct rf_es *es, struct rf_es_reply *out, const char 
     if (vasprintf(&text, path, args) < 0)
         abort();
     va_end(args);
-    status = start(es, t, method, text, body, es->json_headers, err);
-    free(text);
-    if (!status)
-        status = await(es, &done, &result, err);
-    if (status) {
-        stop(es, t);
-        return status;
+    while ((status = call_once(es, out, method, text, body, err)) == RF_UNAVAILABLE &&
+           is_worth_another(out) && clock_ms() + pause_ms < until) {
+        rf_error_clear(err);
+        status = pause_for(es, pause_ms, err);
+        if (status)
+            break;
+        pause_ms *= 2;
     }
-    return result ? not_reached(es, t, result, err) : read_reply(es, t, out, err);
+    free(text);
+    return status;
 }
 
 /* ---- bulk ---- */
@@ -930,8 +976,6 @@ static enum rf_status pump(struct rf_es *es, struct rf_error *err)
 static enum rf_status pause_a_while(struct rf_es *es, struct rf_error *err)
 {
     struct bulk *bulk = &es->bulk;
-    uint32_t jitter = 0;
-    int64_t until;
 
     slow_down(es);
     if (!bulk->refused_since)
@@ -943,16 +987,7 @@ static enum rf_status pause_a_while(struct rf_es *es, struct rf_error *err)
     bulk->pause_ms = bulk->pause_ms ? 2 * bulk->pause_ms : PAUSE_FIRST_MS;
     if (bulk->pause_ms > PAUSE_MAX_MS)
         bulk->pause_ms = PAUSE_MAX_MS;
-    if (getrandom(&jitter, sizeof jitter, GRND_NONBLOCK) != sizeof jitter)
-        jitter = 0;
-    until = clock_ms() + bulk->pause_ms / 2 + (int64_t)(jitter % (uint32_t)bulk->pause_ms);
-    while (clock_ms() < until) {
-        struct timespec little = {.tv_nsec = 10 * 1000000};
-        if (es->interrupted && *es->interrupted)
-            return rf_error_set(err, RF_CANCELLED, "stopped");
-        nanosleep(&little, NULL);
-    }
-    return RF_OK;
+    return pause_for(es, bulk->pause_ms, err);
 }
 
 /* Send what waits; all: until nothing is under way. */

@@ -56,7 +56,8 @@ struct rf_es_reply {
     const char *error, *reason; /* type and reason of an error, or "" */
 };
 
-/* One request. path begins with '/' and is a format; body.data NULL: none. */
+/* One request. path begins with '/' and is a format; body.data NULL: none. What is refused for want
+ * of room (429) was not done, and is asked again for some 15 s. */
 RF_MUST_USE enum rf_status rf_es_call(struct rf_es *es, struct rf_es_reply *out,
                                       const char *method, struct rf_bytes body,
                                       struct rf_error *err, const char *path, ...)

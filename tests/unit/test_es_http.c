@@ -207,6 +207,31 @@ static void secrets_come_from_files_and_stay_out_of_words(void **state)
 
 /* ---- one call ---- */
 
+static void what_finds_no_room_is_asked_again(void **state)
+{
+    static const struct answer later[] = {
+        {429, "{\"error\":{\"durability\":\"TRANSIENT\"}}", NULL}, {429, "{}", NULL},
+        {200, "{\"a\":1}", NULL}};
+    static const struct answer never[] = {
+        {429, "{\"error\":{\"durability\":\"PERMANENT\"}}", NULL}, {200, "{\"a\":1}", NULL}};
+    struct rf_es_reply reply;
+    struct peer peer;
+    struct rf_es *es;
+
+    (void)state;
+    peer_start(&peer, later, 3);
+    es = open_url(peer.url);
+    assert_int_equal(rf_es_call(es, &reply, "GET", rf_bytes(NULL, 0), NULL, "/"), RF_OK);
+    assert_int_equal(reply.status, 200);
+    rf_es_close(es);
+    peer_end(&peer);
+    peer_start(&peer, never, 2);
+    es = open_url(peer.url);
+    assert_int_equal(rf_es_call(es, &reply, "GET", rf_bytes(NULL, 0), NULL, "/"), RF_UNAVAILABLE);
+    rf_es_close(es);
+    peer_end(&peer);
+}
+
 static void answers_become_decisions(void **state)
 {
     static const struct {
@@ -404,6 +429,7 @@ int main(void)
         cmocka_unit_test(bad_urls_are_refused),
         cmocka_unit_test(secrets_come_from_files_and_stay_out_of_words),
         cmocka_unit_test(answers_become_decisions),
+        cmocka_unit_test(what_finds_no_room_is_asked_again),
         cmocka_unit_test(nobody_there_is_unavailable),
         cmocka_unit_test(a_bulk_is_lines),
         cmocka_unit_test(one_refused_is_told_and_the_rest_is_stored),
