@@ -83,7 +83,8 @@ same()
 {
     want=$(refuge index digest main | cut -c1-64)
     for name in $names; do
-        is "$1: $name says the same" "$(refuge index digest "$name" | cut -c1-64)" "$want"
+        is "$1: $name says the same" "$(refuge index digest "$name" | cut -c1-64)" "$want" ||
+            refuge index verify "$name" 2>&1 | sed 's/^/# /'
     done
 }
 
@@ -139,6 +140,7 @@ printf 'firstother' >whole.halves
 refuge put -q whole.halves >/dev/null
 for name in $names; do
     run refuge index run "$name"
+    status_is "$name: halves are set aside" 3
     run refuge index errors --mapper halves "$name"
     out_matches "$name: a part without a name is said to be of its parent" "^part 1 of .*whole.halves$"
     out_matches "$name: one with a name, too" "^the end of .*whole.halves$"
