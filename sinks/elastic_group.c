@@ -605,32 +605,39 @@ static void wake(struct rf_elastic *sink, struct rf_el_item *item,
     item->park_at = ++sink->park_at;
 }
 
-/* A blob that a call read is gone: what it made goes, and it waits. */
+/* The first of the blobs that a call read which is gone now; need_count: none is. */
+static size_t first_gone(const struct rf_elastic *sink, const struct rf_el_call *call)
+{
+    size_t i = 0;
+
+    while (i < call->need_count &&
+           (!call->needs[i].present || !names_ref(sink, call->needs[i].ref)))
+        i++;
+    return i;
+}
+
+/* A blob that a call read is gone: what it made goes, and it waits. The needs behind the missing
+ * one go: a mapper stops at the first blob that is not there. */
 static enum rf_status lay_off(struct rf_elastic *sink, struct rf_el_item *item,
                               const struct rf_el_mapper *mapper, struct rf_error *err)
 {
     struct rf_el_call *call = rf_elastic_call(&item->cur, mapper->gen);
+    size_t first = call ? first_gone(sink, call) : 0;
     struct rf_el_need *needs;
-    bool named = false;
     enum rf_status status;
 
-    for (size_t i = 0; call && i < call->need_count; i++)
-        named |= call->needs[i].present && names_ref(sink, call->needs[i].ref);
-    if (!named)
+    if (!call || first == call->need_count)
         return RF_OK;
     status = rf_elastic_unmap(sink, item, mapper, NULL, err);
     if (status)
         return status;
     call = rf_elastic_call(&item->cur, mapper->gen);
-    needs = rf_arena_alloc(&sink->arena, call->need_count * sizeof *needs);
-    memcpy(needs, call->needs, call->need_count * sizeof *needs);
-    for (size_t i = 0; i < call->need_count; i++)
-        if (names_ref(sink, needs[i].ref))
-            needs[i].present = false;
+    needs = rf_arena_alloc(&sink->arena, (first + 1) * sizeof *needs);
+    memcpy(needs, call->needs, (first + 1) * sizeof *needs);
+    needs[first].present = false;
     *call = (struct rf_el_call){.has.gen = mapper->gen, .outcome = RF_EL_PARK,
-                                .kind = RF_PARK_NEED, .needs = needs,
-                                .need_count = call->need_count, .at = sink->now,
-                                .reason = "a blob it needs was deleted"};
+                                .kind = RF_PARK_NEED, .needs = needs, .need_count = first + 1,
+                                .at = sink->now, .reason = "a blob it needs was deleted"};
     item->park_at = ++sink->park_at;
     sink->waiting = RF_EL_WAITING_SOME;
     return RF_OK;

@@ -611,6 +611,53 @@ static void needs_park_wake_and_unmap(void **state)
     fixture_release(&f);
 }
 
+/* A mapper stops at the first blob that is not there: what it would have read behind that is no
+ * need any more, in whatever order they go. */
+static void of_needs_only_the_first_is_missed(void **state)
+{
+    struct rf_blobref first = ref_of("first"), second = ref_of("second"), third = ref_of("third");
+    struct rf_sink_need needs[] = {{.ref = first, .present = true},
+                                   {.ref = second, .present = true},
+                                   {.ref = third, .present = true}};
+    struct rf_sink_park park;
+    struct rf_sink_call call;
+    struct rf_sink_item item;
+    struct rf_blobref *refs;
+    int64_t after = 0;
+    struct fixture f;
+    struct rf_buf buf;
+    uint32_t lane;
+    size_t count;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_one(&f, notes_v1, true);
+    item = blob_item(&f.arena, "locked", 1);
+    call = note_call(&buf, 0, "open", 1);
+    call.needs = needs;
+    call.need_count = 3;
+    item.calls = &call;
+    item.call_count = 1;
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put(f.sink, &item);
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    rf_buf_release(&buf);
+    for (int turn = 0; turn < 2; turn++) {
+        CHECK(rf_sink_begin(f.sink, lane, turn ? "3" : "1", &err));
+        CHECK(rf_sink_remove(f.sink, turn ? &first : &third, turn ? 4 : 2, 0, &err));
+        if (!turn)
+            CHECK(rf_sink_remove(f.sink, &second, 3, 0, &err));
+        CHECK(rf_sink_commit(f.sink, turn ? "4" : "3", &err));
+        after = 0;
+        CHECK(rf_sink_parks(f.sink, lane, 0, RF_PARK_NEED, &after, &park, 1, &count, &err));
+        assert_int_equal(count, 1);
+        CHECK(rf_sink_park_needs(f.sink, lane, &park, &f.arena, &refs, &count, &err));
+        assert_int_equal(count, 1);
+        assert_true(rf_blobref_equal(&refs[0], turn ? &first : &second));
+    }
+    fixture_release(&f);
+}
+
 static enum rf_status collect_letter(void *user, const struct rf_dead_letter *letter)
 {
     rf_buf_printf(user, "%s/%s/%s/%u ", letter->mapper, letter->dead_class, letter->reason,
@@ -1534,6 +1581,7 @@ static void random_histories_end_as_the_model_says(void **state)
         cmocka_unit_test(parts_that_lose_a_holder_are_mapped_again),                            \
         cmocka_unit_test(a_ring_of_parts_does_not_loop),                                        \
         cmocka_unit_test(needs_park_wake_and_unmap),                                            \
+        cmocka_unit_test(of_needs_only_the_first_is_missed),                                    \
         cmocka_unit_test(dead_letters_are_told_and_tried_again),                                \
         cmocka_unit_test(a_new_version_is_built_beside_and_swapped_in),                         \
         cmocka_unit_test(a_full_lane_replaces_all),                                             \
