@@ -30,6 +30,7 @@ struct reader {
     struct rf_arena arena;
     const struct rf_json *hits;
     size_t at, size;      /* size: documents asked for at once */
+    uint64_t pages;       /* read so far: hits of the next may stand at the same address */
     char *after;          /* JSON of the last one's sort values */
     bool last;
 };
@@ -106,6 +107,7 @@ static enum rf_status read_page(struct rf_elastic *sink, struct reader *reader,
     rf_arena_clear(&reader->arena);
     reader->hits = copy_json(&reader->arena, hits);
     reader->at = 0;
+    reader->pages++;
     reader->last = hits->count < reader->size;
     if (reader->arena.size < PAGE_GROWS && 2 * reader->size <= PAGE_MOST)
         reader->size *= 2;
@@ -219,7 +221,7 @@ struct canon {
     struct rf_cell **rows;    /* of what is at hand */
     size_t row_count, row_room, row_at;
     struct set *reached;      /* parts of the page at hand that the lane reaches */
-    const struct rf_json *reached_page;
+    uint64_t reached_page;    /* its number, from 1 */
     struct rf_arena reached_arena;
 };
 
@@ -354,7 +356,7 @@ static enum rf_status find_reached(struct canon *canon, const struct reader *rea
     size_t count = 0;
     enum rf_status status;
 
-    canon->reached_page = reader->hits;
+    canon->reached_page = reader->pages;
     rf_arena_clear(&canon->reached_arena);
     memset(canon->reached, 0, sizeof *canon->reached);
     rf_buf_init(&body, 4 << 20);
@@ -738,7 +740,7 @@ static enum rf_status canon_begin(struct rf_canon *base, const struct rf_canon_s
 
     rf_es_interruptible(canon->sink->es, base->interrupted);
     canon->kept = *stream;
-    canon->reached_page = NULL;
+    canon->reached_page = 0;
     clear_rows(canon);
     switch (stream->kind) {
     case RF_CANON_LANE:
@@ -801,7 +803,7 @@ static enum rf_status fetch(struct canon *canon, struct rf_error *err)
         take_row(canon, hit);
         return RF_OK;
     }
-    if (canon->kept.kind == RF_CANON_ITEMS && canon->reached_page != canon->readers[0].hits)
+    if (canon->kept.kind == RF_CANON_ITEMS && canon->reached_page != canon->readers[0].pages)
         status = find_reached(canon, &canon->readers[0], err);
     return status ? status : take_manifest(canon, hit, err);
 }
