@@ -744,7 +744,8 @@ static void test_no_descriptor_is_inherited(void **state)
     rf_result_free(map_one(f->pool, RF_LANE_FAST, &item, mapper));
     zygote = zygote_of(getpid());
     AWAIT(children_of(zygote, pids, 4) == 1, "one worker; one that was retired is reaped later");
-    assert_true(count_fds(zygote, &highest) <= 6 && highest < 10);
+    AWAIT(count_fds(zygote, &highest) <= 6 && highest < 10,
+          "what it held to make the worker to be let go");
     assert_true(count_fds(pids[0], &highest) <= 4);
     assert_int_equal(highest, 3); /* its socket; below it nothing, or what a sanitizer needs */
     close(open_fd);
