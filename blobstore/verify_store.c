@@ -344,7 +344,7 @@ enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *ou
     struct verify v = {.disk = disk, .problem = problem, .progress = progress, .user = user};
     struct rf_head_state state = {0};
     enum rf_status status = rf_disk_state(disk, &state, err);
-    uint64_t strays = 0;
+    uint64_t strays = 0, covered;
 
     if (status == RF_OK) {
         tell_lost(&v);
@@ -356,8 +356,8 @@ enum rf_status rf_disk_verify(struct rf_store *base, struct rf_verify_report *ou
         status = remake_runs(&v, err);
     if (status == RF_OK)
         check_begins(&v);
-    if (state.seq > rf_lookup_covered(&disk->lookup))
-        v.report.tail = state.seq - rf_lookup_covered(&disk->lookup);
+    covered = rf_lookup_covered(&disk->lookup); /* it may grow while we look */
+    v.report.tail = state.seq > covered ? state.seq - covered : 0;
     if (status == RF_OK && base->writable)
         status = rf_disk_sweep(disk, false, &strays, err);
     v.report.removed = strays;
