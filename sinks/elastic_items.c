@@ -296,11 +296,11 @@ static enum rf_status damaged(const struct rf_elastic *sink, const struct rf_jso
                               struct rf_error *err)
 {
     const char *key = rf_json_string(rf_json_find(source, "item"));
+    char what[160];
 
-    return rf_error_set(err, RF_CORRUPT,
-                        "index '%s' is damaged: the manifest of item '%.80s' is not what refuge "
-                        "wrote; remove the index by 'refuge index drop' and make it again",
-                        rf_es_name(sink->es), key ? key : "?");
+    snprintf(what, sizeof what, "the manifest of item '%.80s' is not what refuge wrote",
+             key ? key : "?");
+    return rf_elastic_damaged(sink, what, err);
 }
 
 enum rf_status rf_elastic_read_content(const struct rf_elastic *sink, struct rf_arena *arena,

@@ -113,7 +113,7 @@ static enum rf_status list_mapper(struct rf_elastic *sink, struct rf_arena *aren
     const struct rf_json *docs, *body;
     struct rf_decl *decl = NULL;
     const char *bundle, *declaration;
-    char question[160];
+    char question[160], what[RF_NAME_MAX + 40];
     enum rf_status status;
 
     snprintf(question, sizeof question, "{\"ids\":[\"mapper:%s\"]}", mapper->identity);
@@ -128,11 +128,10 @@ static enum rf_status list_mapper(struct rf_elastic *sink, struct rf_arena *aren
     declaration = rf_json_string(rf_json_find(body, "declaration"));
     if (reply.status >= 300)
         return rf_es_unexpected(sink->es, &reply, "read a mapper", err);
-    if (!bundle || !declaration || !read_hex(arena, bundle, &out->bundle))
-        return rf_error_set(err, RF_CORRUPT,
-                            "index '%s' is damaged: the texts of mapper '%s' are gone; remove it "
-                            "by 'refuge index drop' and make it again",
-                            rf_es_name(sink->es), mapper->name);
+    if (!bundle || !declaration || !read_hex(arena, bundle, &out->bundle)) {
+        snprintf(what, sizeof what, "the texts of mapper '%s' are gone", mapper->name);
+        return rf_elastic_damaged(sink, what, err);
+    }
     status = rf_decl_parse(&decl, arena,
                            rf_bytes(keep(arena, declaration), strlen(declaration)), err);
     out->identity = keep(arena, mapper->identity);

@@ -309,8 +309,8 @@ static char *keep(struct rf_arena *arena, const char *text)
     return memcpy(rf_arena_alloc(arena, size), text, size);
 }
 
-static enum rf_status damaged(const struct rf_elastic *sink, const char *what,
-                              struct rf_error *err)
+enum rf_status rf_elastic_damaged(const struct rf_elastic *sink, const char *what,
+                                  struct rf_error *err)
 {
     return rf_error_set(err, RF_CORRUPT,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
@@ -409,14 +409,14 @@ static enum rf_status read_state(struct rf_elastic *sink, const struct rf_json *
     rf_arena_clear(&state->arena);
     state->lane_count = state->doomed_count = state->fact_count = 0;
     if (!body || !format)
-        return damaged(sink, "its state document is not what refuge wrote", err);
+        return rf_elastic_damaged(sink, "its state document is not what refuge wrote", err);
     if (format > RF_ELASTIC_FORMAT)
         return rf_error_set(err, RF_UNSUPPORTED,
                             "index '%s' is of format %lld, this program knows up to %d: use a "
                             "newer refuge",
                             rf_es_name(sink->es), (long long)format, RF_ELASTIC_FORMAT);
     if (lanes->count > RF_EL_LANES_MAX)
-        return damaged(sink, "its state document has too many lanes", err);
+        return rf_elastic_damaged(sink, "its state document has too many lanes", err);
     state->seq_no = int_of(doc, "_seq_no");
     state->primary_term = int_of(doc, "_primary_term");
     state->epoch = (uint64_t)int_of(body, "epoch");
@@ -472,7 +472,7 @@ static enum rf_status load_decl(struct rf_elastic *sink, struct rf_el_mapper *ma
 
     if (!body) {
         snprintf(what, sizeof what, "the texts of mapper %.64s are gone", mapper->identity);
-        return damaged(sink, what, err);
+        return rf_elastic_damaged(sink, what, err);
     }
     return rf_elastic_keep_decl(sink, mapper, rf_bytes_text(text_of(body, "declaration")), err);
 }
@@ -500,7 +500,7 @@ static enum rf_status load_mappers(struct rf_elastic *sink, struct rf_error *err
         status = rf_es_unexpected(sink->es, &reply, "read mappers", err);
     docs = count && !status ? list_of(reply.json, "docs") : NULL;
     if (count && !status && docs->count != count)
-        status = damaged(sink, "its mappers cannot be read", err);
+        status = rf_elastic_damaged(sink, "its mappers cannot be read", err);
     count = 0;
     for (size_t i = 0; !status && i < state->lane_count; i++)
         for (size_t k = 0; !status && k < state->lanes[i]->mapper_count; k++)

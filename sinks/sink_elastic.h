@@ -295,6 +295,9 @@ int64_t rf_elastic_now(void);
 RF_MUST_USE enum rf_status rf_elastic_ready(struct rf_elastic *sink, struct rf_error *err);
 /* Before a question: what an open batch collected is written, and can be found. */
 RF_MUST_USE enum rf_status rf_elastic_ask(struct rf_elastic *sink, struct rf_error *err);
+/* RF_CORRUPT: what is wrong, and that only a drop mends it. */
+RF_MUST_USE enum rf_status rf_elastic_damaged(const struct rf_elastic *sink, const char *what,
+                                              struct rf_error *err);
 /* Write the state; RF_LOCKED: another writer came first. After a failure it is read anew. */
 RF_MUST_USE enum rf_status rf_elastic_save(struct rf_elastic *sink, struct rf_error *err);
 /* Whether a batch of this number is done. */
