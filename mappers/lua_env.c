@@ -570,7 +570,8 @@ static int base_require(lua_State *L)
         return 1;
     if (strlen(name) > 100 || !env->options.module ||
         env->options.module(env->options.user, name, &text) != RF_OK)
-        rf_host_error(L, "require('%.60s'): no such module beside the mapper's file", name);
+        rf_host_error(L, "require('%.60s'): no such module beside the mapper's file, nor a bundled "
+                      "mapper of that name", name);
     lua_pushvalue(L, 1);
     lua_pushboolean(L, 0); /* being loaded */
     lua_rawset(L, 2);
