@@ -159,6 +159,17 @@ static void first_lane_is_live_and_comes_back(void **state)
     fixture_release(&f);
 }
 
+/* A batch of this item and one call of it. */
+static void put_with(struct fixture *f, uint32_t lane, struct rf_sink_item *item,
+                     const struct rf_sink_call *call, const char *from, const char *to)
+{
+    item->calls = call;
+    item->call_count = 1;
+    CHECK(rf_sink_begin(f->sink, lane, from, &err));
+    put(f->sink, item);
+    CHECK(rf_sink_commit(f->sink, to, &err));
+}
+
 static void every_type_is_stored_as_promised(void **state)
 {
     static const char json[] =
@@ -198,11 +209,7 @@ static void every_type_is_stored_as_promised(void **state)
     rf_cut_put(&buf, 0, 3, 1, RF_CUT_UTF8);
     call.output = rf_buf_bytes(&buf);
     item = blob_item(&f.arena, "a", 1);
-    item.calls = &call;
-    item.call_count = 1;
-    CHECK(rf_sink_begin(f.sink, lane, "", &err));
-    put(f.sink, &item);
-    CHECK(rf_sink_commit(f.sink, "1", &err));
+    put_with(&f, lane, &item, &call, "", "1");
     rf_buf_release(&buf);
     assert_string_equal(
         ask(&f, "SELECT n, i, f, b, t IS NULL, j, w, w_offset, r FROM everytype ORDER BY n"),
@@ -559,11 +566,7 @@ static void needs_park_wake_and_unmap(void **state)
     item = blob_item(&f.arena, "locked", 1);
     call.needs = &need;
     call.need_count = 1;
-    item.calls = &call;
-    item.call_count = 1;
-    CHECK(rf_sink_begin(f.sink, lane, "", &err));
-    put(f.sink, &item);
-    CHECK(rf_sink_commit(f.sink, "1", &err));
+    put_with(&f, lane, &item, &call, "", "1");
     CHECK(rf_sink_parks(f.sink, lane, 0, RF_PARK_NEED, &after, parks, 4, &count, &err));
     assert_int_equal(count, 1);
     assert_string_equal(parks[0].key, item.key);
@@ -595,9 +598,7 @@ static void needs_park_wake_and_unmap(void **state)
     call.needs = &need;
     call.need_count = 1;
     item.only_calls = true;
-    CHECK(rf_sink_begin(f.sink, lane, "2", &err));
-    put(f.sink, &item);
-    CHECK(rf_sink_commit(f.sink, "2", &err));
+    put_with(&f, lane, &item, &call, "2", "2");
     rf_buf_release(&buf);
     assert_string_equal(ask(&f, "SELECT title, (SELECT count(*) FROM refuge_parks) FROM note"),
                         "open|0");
@@ -636,11 +637,7 @@ static void of_needs_only_the_first_is_missed(void **state)
     call = note_call(&buf, 0, "open", 1);
     call.needs = needs;
     call.need_count = 3;
-    item.calls = &call;
-    item.call_count = 1;
-    CHECK(rf_sink_begin(f.sink, lane, "", &err));
-    put(f.sink, &item);
-    CHECK(rf_sink_commit(f.sink, "1", &err));
+    put_with(&f, lane, &item, &call, "", "1");
     rf_buf_release(&buf);
     for (int turn = 0; turn < 2; turn++) {
         CHECK(rf_sink_begin(f.sink, lane, turn ? "3" : "1", &err));

@@ -43,20 +43,31 @@ run refuge index run pg
 run refuge index verify pg
 status_is "an undamaged index verifies" 0
 
-# damage NAME WORDS SQL: the statement; verify must fail, and say every word; a rebuild mends it.
-damage()
+# found NAME SQL: do the damage; verify must fail, and what it says is in $tmp/said.
+found()
 {
     PGOPTIONS="-c search_path=$schema" psql -q -X -v ON_ERROR_STOP=1 "$REFUGE_TEST_POSTGRESQL" \
-        -c "$3" >"$tmp/changed" 2>&1 || fail "$1: the damage is done" "$(cat "$tmp/changed")"
+        -c "$2" >"$tmp/changed" 2>&1 || fail "$1: the damage is done" "$(cat "$tmp/changed")"
     run refuge index verify pg
     cat "$out" "$err" >"$tmp/said"
     status_is "$1: found" 1
-    for word in $2; do
-        ok "$1: named" grep -qF -e "$word" "$tmp/said"
-    done
+}
+
+mended()
+{
     refuge index rebuild pg -q >/dev/null 2>&1
     run refuge index verify pg
     status_is "$1: mended by a rebuild" 0
+}
+
+# damage NAME WORDS SQL: the statement; verify must fail, and say every word; a rebuild mends it.
+damage()
+{
+    found "$1" "$3"
+    for word in $2; do
+        ok "$1: named" grep -qF -e "$word" "$tmp/said"
+    done
+    mended "$1"
 }
 
 good=$(ref_of good.json)
@@ -111,11 +122,7 @@ wait "$session"
 # What is not there at all: named once by what it is, the rest compared, and what mends it said.
 missing()
 {
-    PGOPTIONS="-c search_path=$schema" psql -q -X -v ON_ERROR_STOP=1 "$REFUGE_TEST_POSTGRESQL" \
-        -c "$3" >"$tmp/changed" 2>&1 || fail "$1: the damage is done" "$(cat "$tmp/changed")"
-    run refuge index verify pg
-    cat "$out" "$err" >"$tmp/said"
-    status_is "$1: found" 1
+    found "$1" "$3"
     is "$1: named once" "$(grep -c "history" "$tmp/said")" 1
     out_has "$1: by what it is" "table 'history': cannot be read: $2"
     ok "$1: nothing is said of transactions" [ "$(grep -c transaction "$tmp/said")" -eq 0 ]
@@ -135,9 +142,7 @@ missing()
     err_has "$1: a digest says of which table" "cannot read table 'history': $2"
     run refuge search --index pg plain
     err_has "$1: a search says who knows more" "'refuge index verify pg' says what is wrong"
-    refuge index rebuild pg -q >/dev/null 2>&1
-    run refuge index verify pg
-    status_is "$1: mended by a rebuild" 0
+    mended "$1"
 }
 
 record="UPDATE record SET value = 'another' WHERE n = 0;"
