@@ -877,13 +877,23 @@ __attribute__((noreturn)) static void records_fault(lua_State *L, int window,
 
 #define CUT_MAX 16 /* a token that the end of a window cuts fails so close to it */
 
+/* The largest window that fits the heap beside the half as large one before it, and then some. */
+static size_t value_max(lua_State *L)
+{
+    size_t heap = rf_host(L)->used_max, size = RF_WINDOW;
+
+    while (size * 2 + size + size / 2 <= heap)
+        size *= 2;
+    return size;
+}
+
 /* Pass one value that begins at *offset, growing the window until it is in there whole. false: it
- * is broken, and *offset stays. */
+ * is broken or too long to be looked at, and *offset stays. */
 static bool records_value(lua_State *L, int window, uint64_t *offset, bool known_good,
                           struct fault *fault)
 {
     struct rf_window *w = lua_touserdata(L, window);
-    size_t want = 1;
+    size_t want = 1, most = value_max(L);
 
     for (;;) {
         struct rf_bytes bytes = rf_host_window(L, window, *offset, want, RECORDS);
@@ -900,7 +910,12 @@ static bool records_value(lua_State *L, int window, uint64_t *offset, bool known
             *fault = (struct fault){*offset + (uint64_t)(scan.p - bytes.data), scan.why};
             return false;
         }
-        want = bytes.size * 2; /* maybe only cut off by the window */
+        if (bytes.size >= most) {
+            *fault = (struct fault){*offset, "too long for the Lua heap, whose size the mapper's "
+                                             "limits.memory_mb sets"};
+            return false;
+        }
+        want = bytes.size * 2 < most ? bytes.size * 2 : most; /* maybe only cut off by the window */
     }
 }
 

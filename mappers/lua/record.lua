@@ -17,9 +17,9 @@
 -- an item of its own, named by its line ("line 7"), which fails. In the header, the file fails.
 --
 -- Of JSON lines a line that is no object is an item of its own, named by its number, which fails
--- alone or, when it is other JSON, is one record. JSON lines are a text whose first line is an
--- object and not all, or whose media type says so; without one line that is an object the file
--- fails.
+-- alone or, when it is other JSON, is one record; an object above 8 MB fails alone. JSON lines are
+-- a text whose first line is an object and not all, or whose media type says so; without one line
+-- that is an object the file fails.
 --
 -- A text in UTF-16 becomes one item, the same in UTF-8. Halves of surrogate pairs alone become
 -- U+FFFD there; then the item's name says how many.

@@ -293,6 +293,37 @@ static void finds_records(void **state)
     assert_non_null(strstr(h.message, "line 3:"));
 }
 
+/* A line that no heap can hold is one broken line: those around it are found. */
+static void passes_long_lines(void **state)
+{
+    static const char list[] =
+        "local records, kind = refuge.json.%s(blob, %s{ broken = true })\n"
+        "out(kind)\n"
+        "for offset, size, a, b in records do out(offset .. ' ' .. size .. ' ' .. (%s or 0)) end";
+    static const char before[] = "{\"a\":1}\n{\"b\":\"", behind[] = "\"}\n{\"c\":1}\n";
+    enum { LONG = 20 << 20 };
+    size_t size = sizeof before - 1 + LONG + sizeof behind - 1;
+    char *bytes = malloc(size), script[256], want[256];
+
+    (void)state;
+    assert_non_null(bytes);
+    memset(bytes, 'x', size);
+    memcpy(bytes, before, sizeof before - 1);
+    memcpy(bytes + size - sizeof behind + 1, behind, sizeof behind - 1);
+    snprintf(want, sizeof want, "t:\"lines\"\nt:\"0 7 0\"\nt:\"8 %d 2\"\nt:\"%d 7 0\"\n",
+             LONG + 8, LONG + 17);
+    h.windowed = true;
+    for (int pieces = 0; pieces < 2; pieces++) {
+        snprintf(script, sizeof script, list, pieces ? "pieces" : "records", pieces ? "1, " : "",
+                 pieces ? "b" : "a");
+        assert_string_equal(run(script, (struct text){bytes, size}, false), want);
+    }
+    /* By itself such a value is no JSON lines. */
+    run("refuge.json.records(blob)", (struct text){bytes + 8, size - 8}, false);
+    assert_non_null(strstr(h.message, "line 1: too long for the Lua heap"));
+    free(bytes);
+}
+
 /* Broken lines of JSON lines are answered with their number, where that is asked for. */
 static void finds_broken_lines(void **state)
 {
@@ -405,6 +436,7 @@ int main(void)
         TEST(decodes_long_containers),
         TEST(finds_records),
         TEST(finds_broken_lines),
+        TEST(passes_long_lines),
         TEST(streams_large_content),
         TEST(flattens),
     };
