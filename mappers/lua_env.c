@@ -239,10 +239,15 @@ static bool protect(struct rf_env *env, lua_CFunction function, void *argument)
     lua_pushlightuserdata(L, argument);
     status = lua_pcall(L, 1, 0, 1);
     lua_settop(L, 0);
-    if (status != 0 && !env->message[0])
-        snprintf(env->message, sizeof env->message, "%s",
-                 status == LUA_ERRERR ? "error while handling an error (stack overflow)"
-                                      : "error without words");
+    if (status == LUA_ERRMEM) { /* LuaJIT's own bound of a text or table, with no call of on_error */
+        env->stuck = true;
+        env->stuck_outcome = RF_ENV_LIMIT;
+        snprintf(env->message, sizeof env->message, "needed more than %zu MB of memory",
+                 env->used_max >> 20);
+    } else if (status != 0 && !env->message[0]) {
+        snprintf(env->message, sizeof env->message,
+                 "error while handling an error (stack overflow)");
+    }
     return status == 0;
 }
 
