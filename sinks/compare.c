@@ -8,6 +8,7 @@
 
 #include "core/blobref.h"
 #include "core/control.h"
+#include "core/utf8.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -122,16 +123,18 @@ static enum rf_status take_lost(const struct compare *compare, struct rf_error *
                ? RF_OK : rf_error_set(err, compare->lost.status, "%s", compare->lost.message);
 }
 
-/* The start of a text, control bytes and quotes made visible. */
+/* The start of a text; control bytes, and bytes that are no UTF-8, made visible. */
 static void put_quoted(struct rf_buf *out, struct rf_bytes text)
 {
-    size_t size = text.size > VALUE_BYTES ? VALUE_BYTES : text.size;
+    size_t size = text.size > VALUE_BYTES ? VALUE_BYTES : text.size, good = 0;
 
     while (size < text.size && size > 0 && (text.data[size] & 0xc0) == 0x80)
         size--;
     rf_buf_put_u8(out, '\'');
     for (size_t i = 0; i < size; i++) {
-        if (text.data[i] < 0x20 || text.data[i] == 0x7f)
+        if (i >= good)
+            good = i + rf_utf8_valid(rf_bytes(text.data + i, size - i));
+        if (i >= good || text.data[i] < 0x20 || text.data[i] == 0x7f)
             rf_buf_printf(out, "\\x%02x", text.data[i]);
         else
             rf_buf_put_u8(out, text.data[i]);

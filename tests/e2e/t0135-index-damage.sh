@@ -68,6 +68,12 @@ status_is "which makes it" 0
 run refuge sql --csv 'select count(*) as n from record'
 out_has "with its rows" 2
 
+# A text that is none.
+sqlite3 "$index" "update record set value = cast(x'41ff0ac3a9fe' as text) where rowid = 1"
+run refuge index verify
+status_is "a text of other bytes" 1
+out_has "is shown in letters" "is 'A\\xff\\x0aé\\xfe', should be"
+
 # The header of the file: first letters, page size, versions of its format, owner.
 for byte in 0 16 18 19 44 47 68; do
     rm -rf "$REFUGE_HOME/index"
