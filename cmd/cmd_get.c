@@ -29,11 +29,14 @@ static enum rf_status write_out(struct get *get, struct rf_bytes bytes, struct r
 {
     struct rf_progress progress = {.noun = "blob", .total = 1, .bytes_total = get->total};
 
-    if (get->fd < 0) {
-        if (!rf_out_write(get->cli, bytes))
-            return errno == EPIPE ? RF_END
-                                  : rf_error_errno(err, RF_IO, errno,
-                                                   "cannot write to standard output");
+    if (get->fd < 0 && !rf_out_write(get->cli, bytes)) {
+        int cause = get->cli->out.failed;
+
+        if (cause == EPIPE)
+            return RF_END;
+        return cause == EINTR && rf_stop_asked()
+                   ? RF_CANCELLED
+                   : rf_error_errno(err, RF_IO, cause, "cannot write to standard output");
     }
     for (size_t at = 0; get->fd >= 0 && at < bytes.size;) {
         ssize_t put = write(get->fd, bytes.data + at, bytes.size - at);

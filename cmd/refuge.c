@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -106,16 +107,21 @@ static int run_command(struct rf_cli *cli)
     return cli->args.command->run(cli);
 }
 
-/* What stdio still holds must reach the reader; a reader that left is no error. */
+/* What stdio still holds must reach the reader; one that left is no error, nor is a person who did
+ * not want to wait for a slow one. */
 static int flush_stdout(struct rf_cli *cli, int code)
 {
     int cause = cli->out.failed;
 
     errno = 0;
-    if ((fflush(stdout) != 0 || ferror(stdout)) && !cause)
+    if (!cause && (fflush(stdout) != 0 || ferror(stdout)))
         cause = errno ? errno : EIO;
     if (cause == 0 || cause == EPIPE)
         return code;
+    if (cause == EINTR && rf_stop_asked()) {
+        __fpurge(stdout); /* or exit would wait for the reader again */
+        return code == RF_EXIT_OK ? RF_EXIT_STOPPED : code;
+    }
     rf_warn(cli, "cannot write to standard output: %s", strerror(cause));
     return code == RF_EXIT_OK || code == RF_EXIT_SET_ASIDE ? RF_EXIT_FAILED : code;
 }

@@ -76,7 +76,7 @@ refuge put -q many.d >refs
 pid=$!
 stop_it "$REFUGE_HOME/index/main.db-wal"
 status_is "a run over many files that is stopped" 130
-refuge sql --csv 'select count(*) from record where key = '"'n'" | tail -n 1 | tr -d '\r' >count
+refuge sql --csv 'select count(*) from record where key = '"'n'" | tail -n 1 >count
 is "files are there as a whole" "$(($(cat count) % 1000))" 0
 is "it did not go on to the end" "$(($(cat count) < 150000))" 1
 err_matches "what is there was counted" " $(($(cat count) * 2)) rows? in this run"
@@ -130,4 +130,28 @@ for _ in 1 2 3; do
     status=$?
     status_is "a verify comes to its end" 0
 done
+# While it waits for a reader that does not read.
+mkfifo slow
+head -c 1000000 /dev/zero >zeros
+zeros=$(refuge put -q zeros | cut -d' ' -f1)
+write_call=$(python3 -c 'import platform; print(1 if platform.machine() == "x86_64" else 64)')
+waits() { [ "$(cut -d' ' -f1 "/proc/$pid/syscall" 2>/dev/null)" = "$write_call" ]; }
+# stopped_before_reader WHAT ARGUMENTS
+stopped_before_reader() {
+    what=$1
+    shift
+    "$REFUGE" "$@" >slow 2>"$err" &
+    pid=$!
+    exec 8<slow
+    wait_for 60 "it to wait for its reader" waits
+    kill -INT "$pid"
+    wait "$pid"
+    status=$?
+    exec 8<&-
+    status_is "$what stopped before a reader that does not read" 130
+    err_lacks "it does not complain" "cannot write"
+}
+stopped_before_reader "get" get "$zeros"
+stopped_before_reader "sql" sql --csv 'select blob, key, value from record'
+
 done_testing
