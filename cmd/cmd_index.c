@@ -762,6 +762,32 @@ static enum rf_status claim_place(struct rf_sink *sink, const char *place, const
     return status;
 }
 
+/* Somebody's file is left alone: told before anything is made beside it. */
+static enum rf_status check_place(const struct rf_definition *definition,
+                                  const struct rf_sink_options *how, struct rf_error *err)
+{
+    struct rf_sink_options look = {.name = how->name};
+    struct rf_sink *sink;
+    enum rf_status status;
+
+    if (strncmp(definition->sink, "sqlite:", 7) != 0)
+        return RF_OK;
+    status = rf_sink_open(&sink, definition->sink, &look, err);
+    if (status == RF_OK) {
+        rf_sink_close(sink);
+    } else if (status == RF_NOT_FOUND) {
+        rf_error_clear(err);
+        status = RF_OK;
+    } else if (status == RF_CORRUPT) {
+        rf_error_clear(err);
+        status = rf_error_set(err, RF_INVALID,
+                              "cannot make an index at '%s': the file there is no index of refuge, "
+                              "or a damaged one; choose another place or move it away",
+                              definition->sink + 7);
+    }
+    return status;
+}
+
 /* Make the sink, so that a mistake in its URL shows now. Its lock is held until the definition is
  * there: of two that want the same place at once, one sees what the other made of it. */
 static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
@@ -779,7 +805,9 @@ static int create_index(struct rf_cli *cli, const struct rf_index_home *index,
 
     if (!store_uuid(cli, &info, &code))
         return code;
-    status = rf_sink_open(&sink, definition->sink, &how, &err);
+    status = check_place(definition, &how, &err);
+    if (status == RF_OK)
+        status = rf_sink_open(&sink, definition->sink, &how, &err);
     if (status == RF_OK)
         status = claim_place(sink, definition->sink, info.uuid, &again, &err);
     other = again ? sharing(cli, definition->sink, index->name, false) : NULL;

@@ -21,7 +21,7 @@ static enum rf_status reader_status(struct rf_cli *cli)
     return cli->out.closed ? RF_CANCELLED : RF_OK;
 }
 
-/* ---- CSV, RFC 4180 ---- */
+/* ---- CSV: RFC 4180, lines end as those of other tools ---- */
 
 static void csv_field(struct rf_cli *cli, struct rf_bytes text, bool last)
 {
@@ -45,7 +45,7 @@ static void csv_field(struct rf_cli *cli, struct rf_bytes text, bool last)
         }
         (void)rf_out_write(cli, rf_bytes("\"", 1));
     }
-    (void)rf_out_write(cli, rf_bytes_text(last ? "\r\n" : ","));
+    (void)rf_out_write(cli, rf_bytes_text(last ? "\n" : ","));
 }
 
 static void csv_header(void *user, size_t count, const char *const *names)

@@ -60,9 +60,9 @@ PYTHON
             status=$?
             status_is "$page, block $number runs: $(head -n 1 "$block")" "${word:-0}"
             ;;
-        *.answers) # CSV lines end in CR LF
+        *.answers)
             is "$page, block $number is what was answered" \
-                "$(tr -d '\r' <"$out" | sed 's/ *$//' | sed '/^$/d')" "$(cat "$block")"
+                "$(sed 's/ *$//; /^$/d' "$out")" "$(cat "$block")"
             ;;
         *.says)
             words "$err" >"$work/said"

@@ -17,7 +17,7 @@ return {
 }
 LUA
 }
-titles() { refuge sql --csv "select title from notes order by title" | tr -d '\r' | tr '\n' ' '; }
+titles() { refuge sql --csv "select title from notes order by title" | tr '\n' ' '; }
 titles_are() { [ "$(titles)" = "title $1" ]; }
 said() { grep -q "$1" "$tmp/.background.err"; }
 # Looking must not take the lock: a run that starts just then would find it held.

@@ -36,6 +36,29 @@ run refuge index create same --sink sqlite:another/elsewhere.db
 status_is "nor by another path to the same file" 1
 err_has "and which one may have it is said" "which may be 'titles'"
 ok "nothing of that stays" test ! -e "$REFUGE_HOME/conf.d/index-same.json"
+
+# Somebody's own files.
+echo 'a file of somebody, long enough to be taken for the header of a database' >mine.txt
+sqlite3 mine.db 'create table mine(x)'
+for file in mine.txt mine.db; do
+    cp "$file" before
+    run refuge index create foreign --sink "sqlite:$file"
+    status_is "the place of somebody's $file is refused" 1
+    err_has "as what it is" "the file there is no index of refuge"
+    ok "it is as it was" cmp "$file" before
+    ok "nothing is made beside it" test ! -e "$file.lock"
+done
+run refuge config check
+status_is "config check reads definitions too" 0
+out_has "each is told of" "conf.d/index-titles.json: ok"
+echo '{"index": {"sink": }}' >"$REFUGE_HOME/conf.d/index-broken.json"
+run refuge config check
+status_is "one that is broken: status 1" 1
+err_has "which" "index-broken.json"
+out_has "the others are told of" "conf.d/index-titles.json: ok"
+rm "$REFUGE_HOME/conf.d/index-broken.json"
+ok "nothing is defined" test ! -e "$REFUGE_HOME/conf.d/index-foreign.json"
+
 run refuge put a.txt nowhere.txt
 err_has "a file that is not there" "'nowhere.txt': No such file or directory"
 

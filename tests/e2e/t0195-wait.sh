@@ -12,7 +12,7 @@ return {
 }
 LUA
 put_note() { echo "$1" >"$1.note" && refuge put "$1.note" >/dev/null; }
-count_notes() { refuge sql --csv "select count(*) from notes" | tr -d '\r' | tail -1; }
+count_notes() { refuge sql --csv "select count(*) from notes" | tail -1; }
 lock_is_held() {
     grep -q ":$(stat -c %i "$REFUGE_HOME/index/main.db.lock" 2>/dev/null || echo none) " /proc/locks
 }

@@ -36,7 +36,7 @@ rows()
     *search) elastic rows "${2:-seen}"; return ;;
     esac
     refuge sql --index "$1" --csv "select who || version from ${2:-seen} order by 1" 2>"$tmp/.sql" |
-        tail -n +2 | tr -d '\r' | tr '\n' ' '
+        tail -n +2 | tr '\n' ' '
 }
 
 # kept_texts INDEX: how many texts of older versions it keeps.
@@ -46,7 +46,7 @@ kept_texts()
     *search) elastic texts; return ;;
     esac
     refuge sql --index "$1" --csv "select count(*) from refuge_facts where name like 'text:%'" |
-        tail -1 | tr -d '\r'
+        tail -1
 }
 
 # elastic rows TABLE | texts: the same of the search engine at hand, $url with $prefix.

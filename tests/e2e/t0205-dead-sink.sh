@@ -36,7 +36,7 @@ for i in range($put, $put + $1):
 
 holds()
 {
-    [ "$(refuge sql --csv --index "$1" "select count(*) from record" | tail -1 | tr -d '\r')" = "$2" ]
+    [ "$(refuge sql --csv --index "$1" "select count(*) from record" | tail -1)" = "$2" ]
 }
 
 put_more 300

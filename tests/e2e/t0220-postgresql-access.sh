@@ -119,7 +119,7 @@ status_is "TLS, a password file and the second of two hosts lead in" 0
 run refuge index run tls
 status_is "it runs" 0
 is "over TLS" "$(refuge sql --index tls --csv \
-    "select ssl as s from pg_stat_ssl where pid = pg_backend_pid()" | tail -1 | tr -d '\r')" 1
+    "select ssl as s from pg_stat_ssl where pid = pg_backend_pid()" | tail -1)" 1
 run refuge search --index tls harbour
 out_has "and searches" one.json
 
