@@ -359,7 +359,10 @@ const struct rf_command rf_commands[] = {
      .text = "Exit status 3 when an index has items set aside.",
      .run = cmd_status},
     {.name = "config", .arguments = "", .help = "look at the configuration"},
-    {.name = "config check", .arguments = "", .help = "check refuge.conf and conf.d", .run = cmd_config_check},
+    {.name = "config check",
+     .arguments = "",
+     .help = "check refuge.conf and conf.d",
+     .run = cmd_config_check},
     {.name = "config show",
      .arguments = "",
      .help = "every option with its value",
@@ -476,7 +479,7 @@ const struct rf_cli_option rf_cli_options[] = {
     {"mapper new", "force", 0, RF_CLI_FLAG, NULL, NULL, "replace a mapper that is there"},
 
     {"sql,search", "index", 0, RF_CLI_TEXT, "NAME", "main", "the index to ask"},
-    {"sql", "csv", 0, RF_CLI_FLAG, NULL, NULL, "print CSV with a header (RFC 4180, lines end in LF)"},
+    {"sql", "csv", 0, RF_CLI_FLAG, NULL, NULL, "print CSV (RFC 4180 with LF) with a header"},
     {"search", "table", 0, RF_CLI_TEXT, "NAME", NULL, "only this table"},
 
     {"config show", "origin", 0, RF_CLI_FLAG, NULL, NULL, "also where each value comes from"},

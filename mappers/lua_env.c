@@ -239,7 +239,7 @@ static bool protect(struct rf_env *env, lua_CFunction function, void *argument)
     lua_pushlightuserdata(L, argument);
     status = lua_pcall(L, 1, 0, 1);
     lua_settop(L, 0);
-    if (status == LUA_ERRMEM) { /* LuaJIT's own bound of a text or table, with no call of on_error */
+    if (status == LUA_ERRMEM) { /* LuaJIT's own bound of a text; no call of on_error */
         env->stuck = true;
         env->stuck_outcome = RF_ENV_LIMIT;
         snprintf(env->message, sizeof env->message, "needed more than %zu MB of memory",

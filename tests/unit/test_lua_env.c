@@ -228,8 +228,8 @@ static void limits_stick(void **state)
     assert_int_equal(h.outcome, RF_ENV_LIMIT);
     assert_non_null(strstr(h.message, "limits.output_mb = 1"));
     /* A bound of LuaJIT's own, which asks for no memory first. */
-    assert_true(harness_open(&h, "return { name = 'm', map = function() ('xyz'):rep(2 ^ 31 - 2) end }",
-                             false));
+    assert_true(harness_open(
+        &h, "return { name = 'm', map = function() ('xyz'):rep(2 ^ 31 - 2) end }", false));
     assert_string_equal(harness_map(&h, ""), "limit: needed more than 16 MB of memory");
 }
 
