@@ -146,7 +146,7 @@ static int fail_index(struct rf_cli *cli, const struct rf_index_home *index,
     code = rf_fail(cli, err);
     /* A drop takes the definition along: how to make it again is said while it is there. */
     if (index->defined &&
-        (lost_its_place(err->status) || strstr(err->message, "'refuge index drop")))
+        (lost_its_place(err->status) || err->status == RF_UNSOUND))
         say_what_mends(cli, index, true);
     return code;
 }
@@ -778,7 +778,7 @@ static enum rf_status check_place(const struct rf_definition *definition,
     } else if (status == RF_NOT_FOUND) {
         rf_error_clear(err);
         status = RF_OK;
-    } else if (status == RF_CORRUPT) {
+    } else if (status == RF_UNSOUND) {
         rf_error_clear(err);
         status = rf_error_set(err, RF_INVALID,
                               "cannot make an index at '%s': the file there is no index of refuge, "
@@ -919,9 +919,9 @@ static bool lock_to_drop(struct rf_cli *cli, const struct rf_index_home *index, 
     enum rf_status status = rf_sink_open(&sink, index->url, &how, &err);
 
     rf_sink_close(sink);
-    if (status == RF_CORRUPT)
+    if (status == RF_CORRUPT || status == RF_UNSOUND)
         rf_say(cli, "%s", err.message);
-    if (status == RF_CORRUPT || (status == RF_NOT_FOUND && index->defined))
+    if (status == RF_CORRUPT || status == RF_UNSOUND || (status == RF_NOT_FOUND && index->defined))
         return true;
     sink = rf_index_home_sink(cli, index, true, code);
     rf_sink_close(sink);

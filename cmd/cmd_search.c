@@ -99,7 +99,7 @@ static int search(struct rf_cli *cli, const struct rf_index_home *index, const c
         return RF_EXIT_STOPPED;
     if (cli->out.closed)
         return RF_EXIT_OK;
-    if (status == RF_CORRUPT) {
+    if (status == RF_CORRUPT || status == RF_UNSOUND) {
         (void)rf_fail(cli, &err);
         rf_say(cli, "'refuge index verify%s' says what is wrong with the index, and what mends it",
                index->argument);

@@ -12,6 +12,7 @@ static const char *const status_names[RF_STATUS_COUNT] = {
     [RF_EXISTS] = "exists",
     [RF_INVALID] = "invalid",
     [RF_CORRUPT] = "corrupt",
+    [RF_UNSOUND] = "unsound",
     [RF_LIMIT] = "limit",
     [RF_NOMEM] = "no_memory",
     [RF_DENIED] = "denied",

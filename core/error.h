@@ -21,6 +21,7 @@ enum rf_status {
     RF_EXISTS,      /* it is there already */
     RF_INVALID,     /* input that breaks a rule: set the item aside */
     RF_CORRUPT,     /* stored bytes that do not match their checksum: set aside, tell */
+    RF_UNSOUND,     /* an index in which nothing can go on: only making it anew mends it */
     RF_LIMIT,       /* a stated maximum would be passed */
     RF_NOMEM,       /* no memory for a size that came from outside */
     RF_DENIED,      /* not allowed */

@@ -37,7 +37,7 @@ enum rf_status rf_db_damaged(const struct rf_db *db, struct rf_error *err, const
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-    return rf_error_set(err, RF_CORRUPT,
+    return rf_error_set(err, RF_UNSOUND,
                         "index '%s' is damaged: %s; 'refuge index drop %.*s' and 'refuge index run "
                         "%.*s' make it again",
                         db->path, what, size, name, size, name);
@@ -480,7 +480,7 @@ static enum rf_status check_format(struct rf_db *db, enum rf_db_mode mode, bool 
     if (status)
         return status;
     if (application != RF_DB_APPLICATION)
-        return rf_error_set(err, RF_CORRUPT,
+        return rf_error_set(err, RF_UNSOUND,
                             "'%s' is an SQLite database but not an index of refuge; move it away "
                             "or remove it by 'refuge index drop %.*s', then 'refuge index run "
                             "%.*s' makes the index",

@@ -37,7 +37,7 @@ enum rf_db_mode {
  * RF_DENIED       it belongs to somebody else, or others may write it
  * RF_IO           it is no file, or cannot be read
  * RF_UNSUPPORTED  a newer format
- * RF_CORRUPT      not an index, or damaged
+ * RF_UNSOUND      not an index, or damaged
  *
  * *fresh (may be NULL) is true when the file holds nothing yet (CREATE only): make its schema.
  */
@@ -48,7 +48,7 @@ void rf_db_close(struct rf_db *db);
 /* The status of an SQLite result code, with words for a person. */
 enum rf_status rf_db_fail(struct rf_db *db, int code, struct rf_error *err);
 
-/* RF_CORRUPT: the index is damaged, in what way, and the commands that make it again. */
+/* RF_UNSOUND: the index is damaged, in what way, and the commands that make it again. */
 enum rf_status rf_db_damaged(const struct rf_db *db, struct rf_error *err, const char *format, ...)
     RF_PRINTF(3, 4);
 

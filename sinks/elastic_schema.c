@@ -254,7 +254,7 @@ enum rf_status rf_elastic_check_table(struct rf_elastic *sink, const struct rf_e
     enum rf_status status = get_mapping(sink, table->index, &reply, &why);
 
     if (status == RF_NOT_FOUND)
-        return rf_error_set(err, RF_CORRUPT,
+        return rf_error_set(err, RF_UNSOUND,
                             "index '%s' at '%s' is gone, it held table '%s': remove what is left "
                             "by 'refuge index drop' and make it again",
                             table->index, rf_es_name(sink->es), table->decl->name);
@@ -266,7 +266,7 @@ enum rf_status rf_elastic_check_table(struct rf_elastic *sink, const struct rf_e
     for (size_t i = 0; i < table->decl->column_count; i++) {
         const struct rf_column *column = &table->decl->columns[i];
         if (strcmp(type_of(properties, column->name), wanted_type(column)) != 0)
-            return rf_error_set(err, RF_CORRUPT,
+            return rf_error_set(err, RF_UNSOUND,
                                 "index '%s' at '%s' was changed behind refuge's back: field '%s' "
                                 "is of type '%s', should be '%s'; remove it by 'refuge index "
                                 "drop' and make it again",

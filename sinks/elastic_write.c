@@ -135,8 +135,7 @@ enum rf_status rf_elastic_take_hit(struct rf_elastic *sink, const struct rf_json
     enum rf_status status = RF_OK;
 
     if (!key || strlen(key) >= RF_ITEM_KEY_SIZE)
-        return rf_error_set(err, RF_CORRUPT, "index '%s' is damaged: a manifest names no item",
-                            rf_es_name(sink->es));
+        return rf_elastic_damaged(sink, "a manifest names no item", err);
     if (!item) {
         item = add_item(sink, key);
         status = rf_elastic_read_item(sink, source, item, err);

@@ -60,7 +60,7 @@ static enum rf_status parse_decl(struct rf_decl **out, struct rf_arena *arena,
 
 static enum rf_status damaged(struct rf_pg *pg, const char *what, struct rf_error *err)
 {
-    return rf_error_set(err, RF_CORRUPT,
+    return rf_error_set(err, RF_UNSOUND,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
                         "again",
                         rf_pg_name(pg), what);

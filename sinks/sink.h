@@ -40,7 +40,8 @@ struct rf_sink_options {
                             * its lane begins at the start; else RF_CORRUPT. PostgreSQL */
 };
 
-/* RF_UNSUPPORTED: a newer format. RF_CORRUPT: no index, or damaged (the command that mends it). */
+/* RF_UNSUPPORTED: a newer format. RF_UNSOUND: no index, or damaged. RF_CORRUPT: a table of it was
+ * changed (the command that mends it). */
 RF_MUST_USE enum rf_status rf_sink_open(struct rf_sink **out, const char *url,
                                         const struct rf_sink_options *options,
                                         struct rf_error *err);

@@ -312,7 +312,7 @@ static char *keep(struct rf_arena *arena, const char *text)
 enum rf_status rf_elastic_damaged(const struct rf_elastic *sink, const char *what,
                                   struct rf_error *err)
 {
-    return rf_error_set(err, RF_CORRUPT,
+    return rf_error_set(err, RF_UNSOUND,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
                         "again",
                         rf_es_name(sink->es), what);
@@ -982,7 +982,7 @@ static enum rf_status elastic_erase(const char *rest, struct rf_error *err)
         status = load(sink, &why);
         if (status == RF_OK && sink->state.owned && is_alive(&sink->state.owner))
             status = locked(sink, err);
-        else if (status == RF_OK || status == RF_CORRUPT || status == RF_NOT_FOUND)
+        else if (status == RF_OK || status == RF_UNSOUND || status == RF_NOT_FOUND)
             status = drop_all(sink, err);
         else
             rf_error_set(err, status, "%s", why.message);

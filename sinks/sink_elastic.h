@@ -295,7 +295,7 @@ int64_t rf_elastic_now(void);
 RF_MUST_USE enum rf_status rf_elastic_ready(struct rf_elastic *sink, struct rf_error *err);
 /* Before a question: what an open batch collected is written, and can be found. */
 RF_MUST_USE enum rf_status rf_elastic_ask(struct rf_elastic *sink, struct rf_error *err);
-/* RF_CORRUPT: what is wrong, and that only a drop mends it. */
+/* RF_UNSOUND: what is wrong, and that only a drop mends it. */
 RF_MUST_USE enum rf_status rf_elastic_damaged(const struct rf_elastic *sink, const char *what,
                                               struct rf_error *err);
 /* Write the state; RF_LOCKED: another writer came first. After a failure it is read anew. */
@@ -339,7 +339,7 @@ bool rf_elastic_is_ours(const struct rf_elastic *sink, const struct rf_json *ind
 /* RF_NOT_FOUND: no index of that name. RF_DENIED: it is not one of ours. */
 RF_MUST_USE enum rf_status rf_elastic_check_ours(struct rf_elastic *sink, const char *index,
                                                  struct rf_error *err);
-/* Its mapping is what refuge made: else RF_CORRUPT. */
+/* Its mapping is what refuge made: else RF_UNSOUND. */
 RF_MUST_USE enum rf_status rf_elastic_check_table(struct rf_elastic *sink,
                                                   const struct rf_el_table *table,
                                                   struct rf_error *err);

@@ -245,7 +245,7 @@ RF_MUST_USE enum rf_status rf_postgres_lane_get(struct rf_postgres *sink, uint32
 void rf_postgres_forget_lanes(struct rf_postgres *sink);
 RF_MUST_USE enum rf_status rf_postgres_finish_drops(struct rf_postgres *sink,
                                                     struct rf_error *err);
-/* All of refuge's own tables are there; else RF_CORRUPT names those that are not. */
+/* All of refuge's own tables are there; else RF_UNSOUND names those that are not. */
 RF_MUST_USE enum rf_status rf_postgres_check_own(struct rf_pg *pg, struct rf_error *err);
 /* Every table that the lanes should have is there with its columns, of their types; else RF_CORRUPT
  * names it or, with mend, it is made anew and its lane begins at the start. */

@@ -288,13 +288,13 @@ static void strange_files_are_refused(void **state)
     CHECK_STATUS(rf_query_sql(f.url, "SELECT 1", NULL, take_row, NULL, NULL, &err),
                  RF_UNSUPPORTED);
     raw(&f, "PRAGMA user_version=1; PRAGMA application_id=5");
-    CHECK_STATUS(rf_query_sql(f.url, "SELECT 1", NULL, take_row, NULL, NULL, &err), RF_CORRUPT);
+    CHECK_STATUS(rf_query_sql(f.url, "SELECT 1", NULL, take_row, NULL, NULL, &err), RF_UNSOUND);
     snprintf(path, sizeof path, "%s/other", f.folder);
     snprintf(url, sizeof url, "sqlite:%s", path);
     fd = open(path, O_WRONLY | O_CREAT, 0600);
     assert_int_equal(write(fd, "this is certainly not a database at all", 39), 39);
     close(fd);
-    CHECK_STATUS(rf_query_sql(url, "SELECT 1", NULL, take_row, NULL, NULL, &err), RF_CORRUPT);
+    CHECK_STATUS(rf_query_sql(url, "SELECT 1", NULL, take_row, NULL, NULL, &err), RF_UNSOUND);
     unlink(path);
     CHECK_STATUS(rf_query_sql(url, "SELECT 1", NULL, take_row, NULL, NULL, &err), RF_NOT_FOUND);
     fixture_release(&f);
