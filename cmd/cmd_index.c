@@ -561,8 +561,11 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
                "the store cannot read all that the index was made from: rows of what is damaged "
                "count as different, and a rebuild would lose them. 'refuge store verify' names "
                "it; put those files again, then verify again");
-    else if (status == RF_CORRUPT && report.differences)
+    else if (status == RF_CORRUPT && report.differences > report.by_hand)
         say_what_mends(cli, home, report.unsound);
+    if (status == RF_CORRUPT && report.by_hand)
+        rf_say(cli, "what says by which command it goes, goes by nothing else; then 'refuge index "
+                    "verify%s' again", home->argument);
     return code;
 }
 

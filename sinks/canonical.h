@@ -71,8 +71,15 @@ struct rf_canon_mapper {
     const struct rf_decl *decl;
 };
 
+/* What makes a thing right again. */
+enum rf_canon_mend {
+    RF_MEND_REBUILD, /* a rebuild beside it */
+    RF_MEND_ANEW,    /* only making the index anew */
+    RF_MEND_HAND     /* neither: what its line says */
+};
+
 /* Takes one line of words about a thing that is not as it must be. */
-typedef void (*rf_canon_tell)(void *user, const char *line);
+typedef void (*rf_canon_tell)(void *user, enum rf_canon_mend mend, const char *line);
 
 struct rf_canon_ops {
     void (*close)(struct rf_canon *canon);
@@ -112,7 +119,7 @@ struct rf_canon_ops {
     enum rf_status (*check_search)(struct rf_canon *canon, const struct rf_table *table,
                                    rf_canon_tell tell, void *user, struct rf_error *err);
     /* What must hold in any index: one live lane, its tables there, no row pointing nowhere, no
-     * damaged pages. */
+     * damaged pages, tables and views and the like as refuge makes them. */
     enum rf_status (*check)(struct rf_canon *canon, rf_canon_tell tell, void *user,
                             struct rf_error *err);
 };

@@ -89,12 +89,14 @@ static void end_line(struct compare *compare)
     rf_buf_clear(&compare->line);
 }
 
-static void tell(void *user, const char *line)
+static void tell(void *user, enum rf_canon_mend mend, const char *line)
 {
     struct compare *compare = user;
 
     if (stopped(compare)) /* of a check that was broken off */
         return;
+    compare->report.unsound |= mend == RF_MEND_ANEW;
+    compare->report.by_hand += mend == RF_MEND_HAND;
     rf_buf_clear(&compare->line);
     rf_buf_put_text(&compare->line, line);
     end_line(compare);
@@ -598,13 +600,14 @@ static enum rf_status compare_all(struct compare *compare, struct rf_error *err)
     if (status == RF_OK)
         status = compare->is->ops->left_out(compare->is, &report->limit_letters, &report->parked,
                                             err);
-    if (status != RF_OK)
+    if (status != RF_OK || stopped(compare))
         return status;
-    differences = report->differences;
     begin_phase(compare, "looking for", "damage");
-    if (compare->is->ops->check(compare->is, tell, compare, &broken) != RF_OK)
+    if (compare->is->ops->check(compare->is, tell, compare, &broken) != RF_OK) {
+        differences = report->differences;
         tell_broken(compare, "index", "cannot be checked", &broken);
-    report->unsound |= report->differences > differences;
+        report->unsound |= report->differences > differences;
+    }
     return take_lost(compare, err);
 }
 

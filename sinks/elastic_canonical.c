@@ -977,8 +977,8 @@ static enum rf_status canon_mappers(struct rf_canon *base, const struct rf_canon
 
 /* ---- checks ---- */
 
-static void say(rf_canon_tell tell, void *user, const char *format, ...) RF_PRINTF(3, 4);
-static void say(rf_canon_tell tell, void *user, const char *format, ...)
+RF_PRINTF(4, 5)
+static void say(rf_canon_tell tell, void *user, enum rf_canon_mend mend, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -986,7 +986,7 @@ static void say(rf_canon_tell tell, void *user, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    tell(user, text);
+    tell(user, mend, text);
 }
 
 static bool same_words(const struct rf_table *table, const struct rf_json *source,
@@ -1031,7 +1031,7 @@ static enum rf_status canon_check_search(struct rf_canon *base, const struct rf_
         if (same_words(table, source, &tokens))
             continue;
         (void)!rf_json_int(rf_json_find(refuge, "n"), &n);
-        say(tell, user,
+        say(tell, user, RF_MEND_REBUILD,
             "table '%s', item '%s', n %" PRId64 ": its full-text entry is not that of its text",
             table->name, key ? key : "?", n);
     }
@@ -1108,7 +1108,8 @@ static enum rf_status check_references(struct canon *canon, const char *index, c
     if (status == RF_END)
         status = check_items(canon, keys, count, &missing, err);
     if (!status && missing)
-        say(tell, user, "%s: %" PRIu64 " of an item that is not there", what, missing);
+        say(tell, user, RF_MEND_ANEW, "%s: %" PRIu64 " of an item that is not there", what,
+            missing);
     reader_release(&reader);
     free(keys);
     return status;
@@ -1127,8 +1128,8 @@ static enum rf_status check_alias(struct canon *canon, const struct rf_el_table 
     if (reply.status >= 300 || !reply.json || reply.json->type != RF_JSON_OBJECT ||
         reply.json->count != 1 ||
         strcmp((const char *)reply.json->items[0].key.data, table->index) != 0)
-        say(tell, user, "alias '%s-%s' does not name index '%s'", rf_es_prefix(canon->sink->es),
-            table->decl->name, table->index);
+        say(tell, user, RF_MEND_REBUILD, "alias '%s-%s' does not name index '%s'",
+            rf_es_prefix(canon->sink->es), table->decl->name, table->index);
     return RF_OK;
 }
 
@@ -1143,7 +1144,7 @@ static enum rf_status canon_check(struct rf_canon *base, rf_canon_tell tell, voi
     for (size_t i = 0; i < canon->sink->state.lane_count; i++)
         live += canon->sink->state.lanes[i]->state == RF_EL_LIVE;
     if (live != 1)
-        say(tell, user, "lanes: %zu are live, should be 1", live);
+        say(tell, user, RF_MEND_ANEW, "lanes: %zu are live, should be 1", live);
     status = check_references(canon, canon->sink->own, edges, "[\"item\",\"gen\",\"n\"]", NULL,
                               "item", "edges", tell, user, err);
     if (!status)

@@ -7,6 +7,7 @@
  */
 #include "sinks/sink_postgres.h"
 
+#include "core/control.h"
 #include "sinks/lexemes.h"
 
 #include <inttypes.h>
@@ -92,24 +93,37 @@ static enum rf_status canon_mappers(struct rf_canon *base, const struct rf_canon
     return status;
 }
 
-static enum rf_status read_changes(struct canon *canon, struct rf_error *err)
+/* All tables of the live lane; the caller's to free. */
+static enum rf_status list_tables(struct canon *canon, struct rf_pg_named **out, size_t *count,
+                                  struct rf_error *err)
 {
     const struct rf_canon_mapper *mappers;
-    struct rf_pg_named *tables;
-    size_t mapper_count, most = 1, count = 0;
+    size_t mapper_count, most = 1;
     enum rf_status status = canon_mappers(&canon->base, &mappers, &mapper_count, err);
 
+    *count = 0;
     if (status != RF_OK)
         return status;
     for (size_t i = 0; i < mapper_count; i++)
         most += mappers[i].decl->table_count;
-    tables = malloc(most * sizeof *tables);
-    if (!tables)
+    *out = malloc(most * sizeof **out);
+    if (!*out)
         return rf_error_set(err, RF_NOMEM, "no memory for the tables of an index");
     for (size_t i = 0; i < mapper_count; i++)
         for (size_t k = 0; k < mappers[i].decl->table_count; k++)
-            tables[count++] = (struct rf_pg_named){mappers[i].decl->tables[k].name,
-                                                   &mappers[i].decl->tables[k]};
+            (*out)[(*count)++] = (struct rf_pg_named){mappers[i].decl->tables[k].name,
+                                                      &mappers[i].decl->tables[k]};
+    return RF_OK;
+}
+
+static enum rf_status read_changes(struct canon *canon, struct rf_error *err)
+{
+    struct rf_pg_named *tables;
+    size_t count;
+    enum rf_status status = list_tables(canon, &tables, &count, err);
+
+    if (status != RF_OK)
+        return status;
     status = rf_postgres_find_changes(canon->pg, tables, count, &canon->changes, err);
     free(tables);
     return status;
@@ -400,8 +414,8 @@ static enum rf_status canon_leave_item(struct rf_canon *base, const char *item,
 
 /* ---- checks ---- */
 
-static void say(rf_canon_tell tell, void *user, const char *format, ...) RF_PRINTF(3, 4);
-static void say(rf_canon_tell tell, void *user, const char *format, ...)
+RF_PRINTF(4, 5)
+static void say(rf_canon_tell tell, void *user, enum rf_canon_mend mend, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -409,7 +423,7 @@ static void say(rf_canon_tell tell, void *user, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    tell(user, text);
+    tell(user, mend, text);
 }
 
 /* Columns: item, n, search as it is, then the texts. */
@@ -459,7 +473,7 @@ static enum rf_status canon_check_search(struct rf_canon *base, const struct rf_
         status = rf_pg_stream_open(canon->pg, &stream, err, rf_buf_text(&sql), "");
     while (status == RF_OK && (status = rf_pg_stream_next(stream, &rows, &row, err)) == RF_OK) {
         if (!same_words(rows, row, count, lexemes, &vector))
-            say(tell, user,
+            say(tell, user, RF_MEND_REBUILD,
                 "table '%s', item '%s', n %" PRId64 ": its full-text entry is not that of its text",
                 table->name, rf_pg_text_at(rows, row, 0), rf_pg_int_at(rows, row, 1));
     }
@@ -470,6 +484,62 @@ static enum rf_status canon_check_search(struct rf_canon *base, const struct rf_
     rf_buf_release(&sql);
     rf_buf_release(&vector);
     return status == RF_END ? RF_OK : status;
+}
+
+/* The table of a mapper that the row is about, or NULL: one of refuge's own. */
+static const char *table_of(struct canon *canon, const struct rf_pg_rows *rows, size_t row)
+{
+    for (size_t i = 0; i < canon->mapper_count; i++)
+        for (size_t k = 0; k < canon->mappers[i].decl->table_count; k++)
+            if (rf_postgres_object_is_of(rows, row, canon->mappers[i].decl->tables[k].name))
+                return canon->mappers[i].decl->tables[k].name;
+    return NULL;
+}
+
+/* Of a table that was changed the stream of its rows told. */
+static enum rf_status tell_objects(struct canon *canon, const struct rf_pg_rows *rows,
+                                   rf_canon_tell tell, void *user, struct rf_error *err)
+{
+    enum rf_status status = RF_OK;
+
+    for (size_t row = 0; status == RF_OK && row < rf_pg_count(rows); row++) {
+        const char *table = table_of(canon, rows, row), *changed = NULL;
+        struct rf_buf words;
+
+        if (table)
+            status = find_change(canon, table, &changed, err);
+        if (status != RF_OK || changed)
+            continue;
+        rf_buf_init(&words, 1 << 16);
+        rf_postgres_object_words(&words, rows, row, !table);
+        say(tell, user, rf_postgres_object_mend(rows, row, !table), "%s", rf_buf_text(&words));
+        rf_buf_release(&words);
+    }
+    return status;
+}
+
+static enum rf_status check_objects(struct canon *canon, rf_canon_tell tell, void *user,
+                                    struct rf_error *err)
+{
+    struct rf_pg_named *tables;
+    struct rf_pg_rows *rows = NULL;
+    int64_t versions = 0;
+    size_t count;
+    enum rf_status status = list_tables(canon, &tables, &count, err);
+
+    if (status != RF_OK)
+        return status;
+    status = rf_postgres_find_objects(canon->pg, tables, count, &rows, err);
+    free(tables);
+    if (status == RF_OK)
+        status = tell_objects(canon, rows, tell, user, err);
+    rf_pg_rows_free(rows);
+    if (status == RF_OK)
+        status = rf_pg_int(canon->pg, &versions, 0, err, "SELECT count(*) FROM refuge_format", "");
+    if (status == RF_OK && versions != 1)
+        say(tell, user, RF_MEND_REBUILD, "table 'refuge_format': it holds %" PRId64 " versions, "
+            "should be 1", versions);
+    return status;
 }
 
 /* Rows whose item is not there. Of a table that was changed the stream of its rows told. */
@@ -489,8 +559,8 @@ static enum rf_status check_items(struct canon *canon, const char *table, const 
     status = rf_pg_int(canon->pg, &count, 0, err, rf_buf_text(&sql), "");
     rf_buf_release(&sql);
     if (status == RF_OK && count)
-        say(tell, user, "table '%s': %" PRId64 " row%s of an item that is not there", table, count,
-            count == 1 ? "" : "s");
+        say(tell, user, RF_MEND_ANEW, "table '%s': %" PRId64 " row%s of an item that is not there",
+            table, count, count == 1 ? "" : "s");
     return status;
 }
 
@@ -519,18 +589,22 @@ static enum rf_status canon_check(struct rf_canon *base, rf_canon_tell tell, voi
 {
     struct canon *canon = of(base);
     int64_t live = 0, strays = 0;
-    enum rf_status status;
+    enum rf_status status = RF_OK;
 
-    status = rf_pg_int(canon->pg, &live, 0, err,
-                       "SELECT count(*) FROM refuge_lanes WHERE state = 'live'", "");
+    /* First: a statement that fails below ends the transaction. */
+    if (RF_SAFEGUARD("compare-objects"))
+        status = check_objects(canon, tell, user, err);
+    if (status == RF_OK)
+        status = rf_pg_int(canon->pg, &live, 0, err,
+                           "SELECT count(*) FROM refuge_lanes WHERE state = 'live'", "");
     if (status == RF_OK && live != 1)
-        say(tell, user, "lanes: %" PRId64 " are live, should be 1", live);
+        say(tell, user, RF_MEND_ANEW, "lanes: %" PRId64 " are live, should be 1", live);
     if (status == RF_OK)
         status = rf_pg_int(canon->pg, &strays, 0, err,
                            "SELECT count(*) FROM refuge_lane_mappers m WHERE NOT EXISTS (SELECT 1 "
                            "FROM refuge_lanes l WHERE l.id = m.lane)", "");
     if (status == RF_OK && strays)
-        say(tell, user, "lanes: %" PRId64 " mappers of no lane", strays);
+        say(tell, user, RF_MEND_ANEW, "lanes: %" PRId64 " mappers of no lane", strays);
     return status == RF_OK ? check_references(canon, tell, user, err) : status;
 }
 

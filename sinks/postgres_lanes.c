@@ -58,7 +58,7 @@ static enum rf_status parse_decl(struct rf_decl **out, struct rf_arena *arena,
     return status;
 }
 
-static enum rf_status damaged(struct rf_pg *pg, const char *what, struct rf_error *err)
+enum rf_status rf_postgres_damaged(struct rf_pg *pg, const char *what, struct rf_error *err)
 {
     return rf_error_set(err, RF_UNSOUND,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
@@ -80,7 +80,7 @@ static enum rf_status check_texts(struct rf_postgres *sink, uint32_t lane, struc
     if (!status && !rf_pg_is_null(rows, 0, 0)) {
         snprintf(what, sizeof what, "table refuge_mappers lacks the text of %.200s",
                  rf_pg_text_at(rows, 0, 0));
-        status = damaged(sink->pg, what, err);
+        status = rf_postgres_damaged(sink->pg, what, err);
     }
     rf_pg_rows_free(rows);
     return status;
@@ -366,7 +366,8 @@ static enum rf_status list_lanes(struct rf_postgres *sink, struct rf_arena *aren
                            "(SELECT id FROM refuge_lanes)",
                            "");
     if (!status && orphans)
-        status = damaged(sink->pg, "table refuge_lanes lacks a lane that has mappers", err);
+        status = rf_postgres_damaged(sink->pg, "table refuge_lanes lacks a lane that has mappers",
+                                     err);
     if (!status) {
         *lanes = list;
         *count = rf_pg_count(rows);
@@ -443,7 +444,7 @@ enum rf_status rf_postgres_check_own(struct rf_pg *pg, struct rf_error *err)
                          "T", own, sizeof own / sizeof *own);
     if (!status && !rf_pg_is_null(rows, 0, 0)) {
         snprintf(what, sizeof what, "table %.250s is not there", rf_pg_text_at(rows, 0, 0));
-        status = damaged(pg, what, err);
+        status = rf_postgres_damaged(pg, what, err);
     }
     rf_pg_rows_free(rows);
     return status;
@@ -473,6 +474,8 @@ enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, bool mend, str
     struct rf_pg_rows *rows = NULL;
     enum rf_status status = rf_postgres_check_own(sink->pg, err);
 
+    if (!status && mend)
+        status = rf_postgres_mend_own(sink, err);
     if (!status)
         status = rf_pg_query(sink->pg, &rows, err,
                              "SELECT id FROM refuge_lanes WHERE state <> 'dropping'", "");

@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MARK " (refuge)"
+#define MARK RF_POSTGRES_MARK
 #define STEMS_MAX 100000 /* characters of a row's texts that are stemmed */
 
 static const char schema[] =
@@ -232,6 +232,26 @@ static enum rf_status take_schema(struct rf_postgres *sink, struct rf_error *err
     return status;
 }
 
+enum rf_status rf_postgres_make_own(struct rf_pg *pg, struct rf_error *err)
+{
+    struct rf_buf sql;
+    enum rf_status status;
+
+    rf_buf_init(&sql, 1 << 20);
+    rf_buf_put_text(&sql, schema);
+    for (size_t i = 0; i < sizeof comments / sizeof *comments; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "%s" MARK, comments[i][2]);
+        rf_pg_put_sql(&sql, "COMMENT ON %s %s IS %Q;\n", comments[i][0], comments[i][1], text);
+    }
+    for (size_t i = 0; i < sizeof column_comments / sizeof *column_comments; i++)
+        rf_pg_put_sql(&sql, "COMMENT ON COLUMN %s IS %Q;\n", column_comments[i][0],
+                      column_comments[i][1]);
+    status = rf_pg_exec(pg, err, "%s", rf_buf_text(&sql));
+    rf_buf_release(&sql);
+    return status;
+}
+
 enum rf_status rf_postgres_make_schema(struct rf_postgres *sink, struct rf_error *err)
 {
     struct rf_pg *pg = sink->pg;
@@ -240,16 +260,7 @@ enum rf_status rf_postgres_make_schema(struct rf_postgres *sink, struct rf_error
     if (!status)
         status = take_schema(sink, err);
     if (!status)
-        status = rf_pg_exec(pg, err, "%s", schema);
-    for (size_t i = 0; !status && i < sizeof comments / sizeof *comments; i++) {
-        char text[200];
-        snprintf(text, sizeof text, "%s" MARK, comments[i][2]);
-        status = rf_pg_exec(pg, err, "COMMENT ON %s %s IS %Q", comments[i][0], comments[i][1],
-                            text);
-    }
-    for (size_t i = 0; !status && i < sizeof column_comments / sizeof *column_comments; i++)
-        status = rf_pg_exec(pg, err, "COMMENT ON COLUMN %s IS %Q", column_comments[i][0],
-                            column_comments[i][1]);
+        status = rf_postgres_make_own(pg, err);
     if (!status)
         status = rf_pg_exec(pg, err, "INSERT INTO refuge_format VALUES(%d)", RF_POSTGRES_FORMAT);
     if (!status)

@@ -121,6 +121,7 @@ struct rf_compare_report {
     uint64_t differences;
     bool begun;             /* anything was compared */
     bool unsound;           /* what a rebuild beside it would not mend: pages, references, lanes */
+    uint64_t by_hand;       /* differences that nothing mends but what their lines say */
     /* left out, by (item, mapper), with the parts below: */
     uint64_t limit_letters; /* dead letters of class limit, which may differ between machines */
     uint64_t parked;        /* what still waits for the slow lane on either side */

@@ -114,15 +114,18 @@ static enum rf_status take_lock(struct rf_pg *pg, int timeout_ms, struct rf_erro
 
 enum rf_status rf_postgres_check(struct rf_pg *pg, struct rf_error *err)
 {
-    int64_t there, version = 0;
+    int64_t there, version = 0; /* 2: the format, 1: only what stands beside it */
     enum rf_status status;
 
     status = rf_pg_int(pg, &there, 0, err,
-                       "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-                       "WHERE n.nspname = $1 AND c.relname = 'refuge_format'",
+                       "SELECT max(CASE c.relname WHEN 'refuge_format' THEN 2 ELSE 1 END) FROM "
+                       "pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = "
+                       "$1 AND c.relname IN ('refuge_format', 'refuge_lanes')",
                        "t", rf_pg_schema(pg));
     if (!status && !there)
         return rf_error_set(err, RF_NOT_FOUND, "there is no index '%s'", rf_pg_name(pg));
+    if (!status && there == 1)
+        return rf_postgres_damaged(pg, "table refuge_format is not there", err);
     if (!status)
         status = rf_pg_int(pg, &version, 0, err, "SELECT max(version) FROM refuge_format", "");
     if (!status && version > RF_POSTGRES_FORMAT)

@@ -6,6 +6,8 @@
  * postgres_lanes.c    generations: begin, ready, swap, drop
  * postgres_group.c    rows of many items, collected and written together
  * postgres_write.c    one batch of items: begin, put, remove, commit
+ * postgres_changes.c  tables that somebody changed or dropped
+ * postgres_objects.c  the same of all else: views, indexes, constraints, comments
  * postgres_parks.c    parks, dead letters, counts
  * postgres_search.c   words in, hits out
  * postgres_canonical.c  canonical rows, and what must hold beside them
@@ -22,6 +24,7 @@
  * the last of them. */
 #define RF_POSTGRES_LOST_OF "name LIKE 'lost:' || $1::bigint || ':%'"
 #define RF_POSTGRES_LOST_FIRST "split_part(refuge_facts.name, ':', 3)::bigint"
+#define RF_POSTGRES_MARK " (refuge)" /* what the comment of whatever refuge made ends in */
 #define RF_POSTGRES_NAME 64 /* bytes of a name, its NUL included */
 
 /* ---- small containers (postgres_group.c) ---- */
@@ -200,12 +203,15 @@ int64_t rf_postgres_now(void);
 RF_MUST_USE enum rf_status rf_postgres_connect(struct rf_pg **out, const char *rest,
                                                struct rf_error *err);
 
-/* Whether the schema holds an index: RF_NOT_FOUND none, RF_UNSUPPORTED a newer one. */
+/* Whether the schema holds an index: RF_NOT_FOUND none, RF_UNSUPPORTED a newer one, RF_UNSOUND one
+ * that does not say so. */
 RF_MUST_USE enum rf_status rf_postgres_check(struct rf_pg *pg, struct rf_error *err);
 
 /* ---- postgres_schema.c ---- */
 
 RF_MUST_USE enum rf_status rf_postgres_make_schema(struct rf_postgres *sink, struct rf_error *err);
+/* refuge's own tables and views, with their comments, wherever the search path leads. */
+RF_MUST_USE enum rf_status rf_postgres_make_own(struct rf_pg *pg, struct rf_error *err);
 
 /* Let the role that may read do so, of all that is ours in the schema. */
 RF_MUST_USE enum rf_status rf_postgres_grant_all(struct rf_postgres *sink, struct rf_error *err);
@@ -245,10 +251,14 @@ RF_MUST_USE enum rf_status rf_postgres_lane_get(struct rf_postgres *sink, uint32
 void rf_postgres_forget_lanes(struct rf_postgres *sink);
 RF_MUST_USE enum rf_status rf_postgres_finish_drops(struct rf_postgres *sink,
                                                     struct rf_error *err);
+/* RF_UNSOUND: what is wrong, and that only a drop mends it. */
+RF_MUST_USE enum rf_status rf_postgres_damaged(struct rf_pg *pg, const char *what,
+                                               struct rf_error *err);
 /* All of refuge's own tables are there; else RF_UNSOUND names those that are not. */
 RF_MUST_USE enum rf_status rf_postgres_check_own(struct rf_pg *pg, struct rf_error *err);
 /* Every table that the lanes should have is there with its columns, of their types; else RF_CORRUPT
- * names it or, with mend, it is made anew and its lane begins at the start. */
+ * names it or, with mend, it is made anew and its lane begins at the start; what refuge can make
+ * again of its own is made, too. */
 RF_MUST_USE enum rf_status rf_postgres_check_tables(struct rf_postgres *sink, bool mend,
                                                     struct rf_error *err);
 
@@ -284,6 +294,28 @@ RF_MUST_USE enum rf_status rf_postgres_lane_changes(struct rf_postgres *sink,
 RF_MUST_USE enum rf_status rf_postgres_tell_changes(struct rf_postgres *sink,
                                                     const struct rf_pg_rows *changes,
                                                     struct rf_error *err);
+
+/* ---- postgres_objects.c ---- */
+
+/* Columns of what follows. IS null: it is not there. SHOULD null: somebody added it. DDL: what
+ * makes it so, null: nothing can. UNDO: of what was added, what takes it away. */
+enum { RF_OBJECT_KIND, RF_OBJECT_TABLE, RF_OBJECT_NAME, RF_OBJECT_IS, RF_OBJECT_SHOULD,
+       RF_OBJECT_DDL, RF_OBJECT_UNDO };
+
+/* A row for each thing that is not as refuge makes it, of its own tables and these of the live
+ * lane; in an order in which they can be made again. A transaction must be open. */
+RF_MUST_USE enum rf_status rf_postgres_find_objects(struct rf_pg *pg,
+                                                    const struct rf_pg_named *tables, size_t count,
+                                                    struct rf_pg_rows **out, struct rf_error *err);
+/* Whether the row is about this mapper table, or its view. */
+bool rf_postgres_object_is_of(const struct rf_pg_rows *rows, size_t row, const char *table);
+/* own: not of a mapper table. */
+enum rf_canon_mend rf_postgres_object_mend(const struct rf_pg_rows *rows, size_t row, bool own);
+void rf_postgres_object_words(struct rf_buf *out, const struct rf_pg_rows *rows, size_t row,
+                              bool own);
+/* Make refuge's own views, indexes, constraints and comments again where they are not as they were
+ * made. RF_UNSOUND: something else of its own is not there, or they cannot be made. */
+RF_MUST_USE enum rf_status rf_postgres_mend_own(struct rf_postgres *sink, struct rf_error *err);
 
 /* ---- postgres_group.c ---- */
 

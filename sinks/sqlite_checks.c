@@ -25,6 +25,7 @@ struct teller {
     struct rf_db *db;
     rf_canon_tell tell;
     void *user;
+    enum rf_canon_mend mend;
 };
 
 static void say(struct teller *teller, const char *format, ...) RF_PRINTF(2, 3);
@@ -36,7 +37,7 @@ static void say(struct teller *teller, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    teller->tell(teller->user, text);
+    teller->tell(teller->user, teller->mend, text);
 }
 
 /* ---- the full-text index against the rows ---- */
@@ -274,7 +275,7 @@ static enum rf_status check_range(struct teller *teller, struct fts_check *check
 enum rf_status rf_sqlite_check_search(struct rf_db *db, const struct rf_table *table,
                                       rf_canon_tell tell, void *user, struct rf_error *err)
 {
-    struct teller teller = {db, tell, user};
+    struct teller teller = {db, tell, user, RF_MEND_REBUILD};
     struct fts_check check = {.db = db, .table = table, .first = 1};
     uint64_t stray = 0;
     int64_t rows, entries;
@@ -445,7 +446,7 @@ static void tell_broken(struct teller *teller, const char *what, enum rf_status 
 
 void rf_sqlite_check(struct rf_db *db, rf_canon_tell tell, void *user)
 {
-    struct teller teller = {db, tell, user};
+    struct teller teller = {db, tell, user, RF_MEND_ANEW};
     struct rf_error broken[5] = {0};
 
     tell_broken(&teller, "lanes", check_lanes(&teller, &broken[0]), &broken[0]);

@@ -155,7 +155,9 @@ psql -q -X "$REFUGE_TEST_POSTGRESQL" -c "ALTER TABLE $schema.refuge_cuts DROP CO
     >/dev/null 2>&1
 run refuge index verify pg
 out_has "a column of refuge's own is named" "cuts: cannot be read: "
-out_has "and all else compared" ": 1 difference"
+out_has "and in words" "table 'refuge_cuts': column kind is not there"
+out_has "and all else compared" "2 tables, "
+out_lacks "without a difference" "item"
 err_has "what mends it is no rebuild" "'refuge index drop pg', 'refuge index create pg --sink"
 psql -q -X "$REFUGE_TEST_POSTGRESQL" -c "DROP TABLE $schema.refuge_cuts CASCADE" >/dev/null 2>&1
 run refuge index verify pg
