@@ -124,6 +124,19 @@ static void say_what_mends(struct rf_cli *cli, const struct rf_index_home *home,
     rf_buf_release(&words);
 }
 
+/* What a person has to do comes first: a rebuild may be refused until then. */
+static void say_what_helps(struct rf_cli *cli, const struct rf_index_home *home,
+                           const struct rf_compare_report *report)
+{
+    if (report->by_hand)
+        rf_say(cli, "what a line says is to be sent to the server by hand: refuge takes away "
+                    "nothing that it did not make");
+    if (report->differences > report->by_hand)
+        say_what_mends(cli, home, report->unsound);
+    else
+        rf_say(cli, "then 'refuge index verify%s' says whether all is well", home->argument);
+}
+
 /* An index whose place in the log is no place of this store can only be made anew. */
 static bool lost_its_place(enum rf_status status)
 {
@@ -561,11 +574,8 @@ static int verify_index(struct rf_cli *cli, const struct rf_index_home *home)
                "the store cannot read all that the index was made from: rows of what is damaged "
                "count as different, and a rebuild would lose them. 'refuge store verify' names "
                "it; put those files again, then verify again");
-    else if (status == RF_CORRUPT && report.differences > report.by_hand)
-        say_what_mends(cli, home, report.unsound);
-    if (status == RF_CORRUPT && report.by_hand)
-        rf_say(cli, "what says by which command it goes, goes by nothing else; then 'refuge index "
-                    "verify%s' again", home->argument);
+    else if (status == RF_CORRUPT && report.differences)
+        say_what_helps(cli, home, &report);
     return code;
 }
 

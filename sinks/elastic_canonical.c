@@ -1115,21 +1115,50 @@ static enum rf_status check_references(struct canon *canon, const char *index, c
     return status;
 }
 
+/* What of an alias of ours, or what has its name, is not as refuge makes it. */
+static bool tell_alias(const struct rf_json *index, const char *alias, const char *wanted,
+                       rf_canon_tell tell, void *user)
+{
+    const char *name = (const char *)index->key.data;
+    const struct rf_json *how = rf_json_find(rf_json_find(index, "aliases"), alias);
+
+    if (strcmp(name, wanted) == 0) {
+        for (size_t i = 0; how && how->type == RF_JSON_OBJECT && i < how->count; i++)
+            say(tell, user, RF_MEND_REBUILD, "alias '%s': it has '%s', which refuge gives it not",
+                alias, (const char *)how->items[i].key.data);
+        return true;
+    }
+    if (strcmp(name, alias) == 0)
+        say(tell, user, RF_MEND_HAND,
+            "alias '%s': an index has this name; \"DELETE /%s\" takes it away with all it holds",
+            alias, alias);
+    else
+        say(tell, user, RF_MEND_HAND,
+            "alias '%s': it also names index '%s'; \"DELETE /%s/_alias/%s\" takes it off", alias,
+            name, name, alias);
+    return false;
+}
+
 static enum rf_status check_alias(struct canon *canon, const struct rf_el_table *table,
                                   rf_canon_tell tell, void *user, struct rf_error *err)
 {
+    char alias[RF_ELASTIC_NAME];
     struct rf_es_reply reply;
-    enum rf_status status =
-        rf_es_call(canon->sink->es, &reply, "GET", rf_bytes(NULL, 0), err, "/%s-%s/_mapping",
-                   rf_es_prefix(canon->sink->es), table->decl->name);
+    bool found = false;
+    enum rf_status status;
 
+    snprintf(alias, sizeof alias, "%s-%s", rf_es_prefix(canon->sink->es), table->decl->name);
+    status = rf_es_call(canon->sink->es, &reply, "GET", rf_bytes(NULL, 0), err, "/%s/_alias",
+                        alias);
+    if (!status && reply.status >= 300 && reply.status != 404)
+        status = rf_es_unexpected(canon->sink->es, &reply, "read an alias", err);
     if (status)
         return status;
-    if (reply.status >= 300 || !reply.json || reply.json->type != RF_JSON_OBJECT ||
-        reply.json->count != 1 ||
-        strcmp((const char *)reply.json->items[0].key.data, table->index) != 0)
-        say(tell, user, RF_MEND_REBUILD, "alias '%s-%s' does not name index '%s'",
-            rf_es_prefix(canon->sink->es), table->decl->name, table->index);
+    for (size_t i = 0; reply.status < 300 && reply.json && i < reply.json->count; i++)
+        found |= tell_alias(&reply.json->items[i], alias, table->index, tell, user);
+    if (!found)
+        say(tell, user, RF_MEND_REBUILD, "alias '%s': it does not name index '%s'", alias,
+            table->index);
     return RF_OK;
 }
 

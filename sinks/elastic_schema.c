@@ -290,10 +290,22 @@ enum rf_status rf_elastic_check_alias(struct rf_elastic *sink, const struct rf_t
         return RF_OK;
     if (status)
         return rf_error_set(err, status, "%s", why.message);
-    for (size_t i = 0; i < reply.json->count; i++)
-        if (strcmp((const char *)reply.json->items[i].key.data, alias) == 0 ||
-            !rf_elastic_is_ours(sink, &reply.json->items[i]))
-            return not_ours(sink, alias, err);
+    for (size_t i = 0; i < reply.json->count; i++) {
+        const char *name = (const char *)reply.json->items[i].key.data;
+
+        if (strcmp(name, alias) == 0)
+            return rf_error_set(err, RF_INVALID,
+                                "an index '%s' at '%s', which was not made by refuge and is left "
+                                "alone, stands where the alias of table '%s' should: name another "
+                                "prefix behind '#', or \"DELETE /%s\" takes it away with all it "
+                                "holds",
+                                alias, rf_es_name(sink->es), table->name, alias);
+        if (!rf_elastic_is_ours(sink, &reply.json->items[i]))
+            return rf_error_set(err, RF_INVALID,
+                                "alias '%s' at '%s', of table '%s', is on index '%s', which was "
+                                "not made by refuge: \"DELETE /%s/_alias/%s\" takes it off",
+                                alias, rf_es_name(sink->es), table->name, name, name, alias);
+    }
     return RF_OK;
 }
 

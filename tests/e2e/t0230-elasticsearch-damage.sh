@@ -53,9 +53,15 @@ damage()
     run refuge index verify es
     cat "$out" "$err" >said
     status_is "$damage_name: found" 1
-    for word in $damage_words; do
+    case $damage_words in
+    *": "*) ok "$damage_name: named" grep -qF -e "$damage_words" said ;;
+    *) for word in $damage_words; do
         ok "$damage_name: named" grep -qF -e "$word" said
-    done
+    done ;;
+    esac
+    case $damage_name in
+    *alias*) ok "$damage_name: a rebuild is advised" grep -q "'refuge index rebuild es' makes" said ;;
+    esac
     refuge index rebuild es -q >/dev/null 2>&1
     run refuge index verify es
     status_is "$damage_name: mended by a rebuild" 0
@@ -78,6 +84,51 @@ damage "a deleted blob's row put back" "history $doomed" \
     PUT "$(history)/_doc/history:$doomed:0?refresh=true" \
     "{\"refuge\":{\"item\":\"$doomed\",\"n\":0},\"key\":\"doomed\"}"
 damage "an alias gone" "alias $prefix-history" DELETE "$(history)/_alias/$prefix-history"
+damage "an alias with a filter" "alias '$prefix-history': it has 'filter'" POST _aliases \
+    "{\"actions\":[{\"add\":{\"index\":\"$(history)\",\"alias\":\"$prefix-history\",
+      \"filter\":{\"term\":{\"key\":\"good\"}}}}]}"
+damage "an alias with a routing" "alias '$prefix-history': it has 'search_routing'" POST _aliases \
+    "{\"actions\":[{\"add\":{\"index\":\"$(history)\",\"alias\":\"$prefix-history\",
+      \"search_routing\":\"1\"}}]}"
+
+# by_hand NAME LINE: verify must say LINE and advise nothing but what the line says; a rebuild says the
+# same and changes nothing; the request that it names, sent as it stands, mends it.
+by_hand()
+{
+    run refuge index verify es
+    status_is "$1: found" 1
+    out_has "$1: named" "$2"
+    err_lacks "$1: no rebuild is advised" "'refuge index rebuild"
+    sed -n 's|.*; "DELETE /\(.*\)" takes .*|\1|p' "$out" >request
+    run refuge index rebuild es
+    status_is "$1: a rebuild is refused" 1
+    err_has "$1: which says what to do" "\"DELETE /$(cat request)\""
+    send DELETE "$(cat request)"
+    run refuge index verify es
+    status_is "$1: mended by hand" 0
+    run refuge index rebuild es
+    ok "$1: and can be rebuilt" [ "$status" -eq 3 ]
+}
+foreign=foreign-$$
+send PUT "$foreign" '{"settings":{"number_of_replicas":0}}'
+send PUT "$foreign/_alias/$prefix-history"
+by_hand "an alias on a foreign index" "alias '$prefix-history': it also names index '$foreign'"
+send DELETE "$foreign"
+send PUT "$foreign" '{"settings":{"number_of_replicas":0,"hidden":true}}'
+send PUT "$foreign/_alias/$prefix-history"
+by_hand "an alias on a hidden index" "alias '$prefix-history': it also names index '$foreign'"
+send DELETE "$foreign"
+send DELETE "$(history)/_alias/$prefix-history"
+send PUT "$prefix-history" '{"settings":{"number_of_replicas":0}}'
+run refuge index verify es
+err_has "an index in the place of an alias: a rebuild is advised behind that" \
+    "'refuge index rebuild es' makes"
+sed -n 's|.*; "DELETE /\(.*\)" takes it away .*|\1|p' "$out" >request
+is "an index in the place of an alias: what to do is said" "$(cat request)" "$prefix-history"
+run refuge index rebuild es
+err_has "an index in the place of an alias: a rebuild says it, too" "\"DELETE /$prefix-history\""
+damage "an alias that was in the way" "alias '$prefix-history': it does not name index" \
+    DELETE "$(cat request)"
 edge=$(curl -sS "$server/$prefix-.refuge/_search?q=kind:edge&size=1" | grep -o 'e:[0-9]*:0:sha256-[0-9a-f]*')
 damage "an edge to a part gone" "$split" DELETE "$prefix-.refuge/_doc/$edge?refresh=true"
 index=$(history)
