@@ -395,6 +395,21 @@ static enum rf_status open_to_look(struct rf_sink **sink, const struct rf_index_
     return status;
 }
 
+/* Words about an index in a server name it by its URL alone. */
+static void tell_unusable(struct doctor *doctor, const struct rf_index_home *index,
+                          const struct rf_error *err)
+{
+    if (index->path)
+        tell(doctor, VERDICT_FAIL, "index", "%s", err->message);
+    else if (err->status == RF_UNAVAILABLE)
+        tell(doctor, VERDICT_FAIL, "index",
+             "'%s': %s; start its server again, or, where that is gone for good, 'refuge index "
+             "drop %s --forget' forgets the index",
+             index->name, err->message, index->name);
+    else
+        tell(doctor, VERDICT_FAIL, "index", "'%s': %s", index->name, err->message);
+}
+
 static void check_index(struct doctor *doctor, const char *name)
 {
     struct rf_index_home index;
@@ -410,7 +425,7 @@ static void check_index(struct doctor *doctor, const char *name)
         struct rf_sink_counts counts;
 
         if (open_to_look(&sink, &index, &counts, &err)) {
-            tell(doctor, VERDICT_FAIL, "index", "%s", err.message);
+            tell_unusable(doctor, &index, &err);
         } else {
             uint64_t aside = counts.dead_letters;
             bool paused = rf_index_paused(&index);

@@ -98,6 +98,19 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
     };
 }
 
+/* The command that made an index, to type it again. */
+static void put_create(struct rf_buf *words, const struct rf_index_home *home)
+{
+    rf_buf_printf(words, "'refuge index create %s --sink %s", home->name, home->url);
+    if (home->definition.reader)
+        rf_buf_printf(words, " --reader %s", home->definition.reader);
+    if (home->definition.policy)
+        rf_buf_printf(words, " --policy %s", home->definition.policy);
+    for (size_t i = 0; i < home->definition.mapper_count; i++)
+        rf_buf_printf(words, " --mapper %s", home->definition.mappers[i]);
+    rf_buf_printf(words, "'");
+}
+
 /* What makes a damaged index again, as commands to type. */
 static void say_what_mends(struct rf_cli *cli, const struct rf_index_home *home, bool unsound)
 {
@@ -110,14 +123,8 @@ static void say_what_mends(struct rf_cli *cli, const struct rf_index_home *home,
     rf_buf_init(&words, 1 << 16);
     rf_buf_printf(&words, "'refuge index drop %s'", home->name);
     if (home->defined) {
-        rf_buf_printf(&words, ", 'refuge index create %s --sink %s", home->name, home->url);
-        if (home->definition.reader)
-            rf_buf_printf(&words, " --reader %s", home->definition.reader);
-        if (home->definition.policy)
-            rf_buf_printf(&words, " --policy %s", home->definition.policy);
-        for (size_t i = 0; i < home->definition.mapper_count; i++)
-            rf_buf_printf(&words, " --mapper %s", home->definition.mappers[i]);
-        rf_buf_printf(&words, "'");
+        rf_buf_printf(&words, ", ");
+        put_create(&words, home);
     }
     rf_say(cli, "%s and 'refuge index run%s' make it again; a rebuild beside it would not",
            rf_buf_text(&words), home->argument);
@@ -923,6 +930,18 @@ int cmd_index_list(struct rf_cli *cli)
     return code;
 }
 
+/* The way out where the sink refuses: it is in nobody's way then. */
+static int fail_drop(struct rf_cli *cli, const struct rf_index_home *index,
+                     const struct rf_error *err)
+{
+    int code = rf_fail(cli, err);
+
+    if (index->defined && !index->path && err->status != RF_LOCKED)
+        rf_say(cli, "'refuge index drop %s --forget' forgets the index here, whatever the server "
+                    "holds of it", index->name);
+    return code;
+}
+
 /* Wait for whoever writes it; what is not there, or cannot be read, may go all the same. */
 static bool lock_to_drop(struct rf_cli *cli, const struct rf_index_home *index, int *code)
 {
@@ -936,12 +955,18 @@ static bool lock_to_drop(struct rf_cli *cli, const struct rf_index_home *index, 
         rf_say(cli, "%s", err.message);
     if (status == RF_CORRUPT || status == RF_UNSOUND || (status == RF_NOT_FOUND && index->defined))
         return true;
+    if (status != RF_OK && status != RF_LOCKED) {
+        *code = fail_drop(cli, index, &err);
+        return false;
+    }
     sink = rf_index_home_sink(cli, index, true, code);
     rf_sink_close(sink);
     return sink != NULL;
 }
 
-static enum rf_status erase_all(const struct rf_index_home *index, struct rf_error *err)
+/* What is in the home, and what the sink holds unless it is to stay. */
+static enum rf_status erase_all(const struct rf_index_home *index, bool forget,
+                                struct rf_error *err)
 {
     int hold = -1;
     enum rf_status status = rf_index_verify_hold(index->verify_url, &hold, err);
@@ -953,32 +978,66 @@ static enum rf_status erase_all(const struct rf_index_home *index, struct rf_err
     (void)unlink(index->metadata_path);
     (void)unlink(index->paused_path);
     status = rf_sink_erase(index->verify_url, err); /* what an interrupted verify left */
-    if (status == RF_OK)
+    if (status == RF_OK && !forget)
         status = rf_sink_erase(index->url, err);
     if (hold >= 0)
         rf_index_verify_release(index->verify_url, hold);
     return status;
 }
 
+/* What stays in a sink: "schema 'team' stays in 'postgresql://...'". */
+static void say_what_stays(struct rf_cli *cli, const struct rf_index_home *index, bool done)
+{
+    const char *at = strrchr(index->url, '#');
+    bool schema = strncmp(index->url, "postgres", 8) == 0;
+    struct rf_buf words;
+
+    rf_buf_init(&words, 1 << 16);
+    if (at && !index->path)
+        rf_buf_printf(&words, "%s '%s%s' ", schema ? "schema" : "what is named", at + 1,
+                      schema ? "" : "-*");
+    else
+        rf_buf_printf(&words, "what it holds ");
+    rf_buf_printf(&words, "%s in '%s'", done ? "stays" : "would stay", index->place);
+    if (done) {
+        rf_buf_printf(&words, ": ");
+        put_create(&words, index);
+        rf_buf_printf(&words, " takes it up again");
+    }
+    rf_say(cli, "%s", rf_buf_text(&words));
+    rf_buf_release(&words);
+}
+
 static int drop_index(struct rf_cli *cli, const struct rf_index_home *index)
 {
+    bool forget = rf_args_flag(&cli->args, "forget");
     struct rf_error err = {0};
     enum rf_status status;
     int code = RF_EXIT_OK;
 
+    if (forget && !index->defined)
+        return rf_fail_with(cli, RF_EXIT_USAGE,
+                            "--forget is for an index kept elsewhere: index '%s' is '%s' alone",
+                            index->name, index->place);
     if (rf_args_flag(&cli->args, "dry-run")) {
-        rf_say(cli, "would remove '%s'", index->place);
+        rf_say(cli, forget ? "would forget index '%s'" : "would remove '%s'",
+               forget ? index->name : index->place);
+        if (forget)
+            say_what_stays(cli, index, false);
         return RF_EXIT_OK;
     }
-    if (!lock_to_drop(cli, index, &code))
+    if (!forget && !lock_to_drop(cli, index, &code))
         return code;
-    status = erase_all(index, &err);
+    status = erase_all(index, forget, &err);
     if (status)
-        return rf_fail(cli, &err);
+        return fail_drop(cli, index, &err);
     if (index->defined && unlink(index->definition_path) != 0 && errno != ENOENT)
         return rf_fail_with(cli, rf_exit_of_errno(errno), "cannot remove '%s': %s",
                             index->definition_path, strerror(errno));
-    rf_say(cli, "index '%s' is removed", index->name);
+    rf_summary_text(cli, "state", forget ? "forgotten" : "removed");
+    rf_say(cli, "index '%s' is %s", index->name, forget ? "forgotten" : "removed");
+    if (forget)
+        say_what_stays(cli, index, true);
     return RF_EXIT_OK;
 }
 

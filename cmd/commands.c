@@ -264,7 +264,11 @@ const struct rf_command rf_commands[] = {
     {.name = "index drop",
      .arguments = "NAME",
      .help = "remove an index; the store keeps everything it was made from",
-     .text = "Where conf.d/index-NAME.json cannot be read, that file is removed and nothing else.",
+     .text = "Where conf.d/index-NAME.json cannot be read, that file is removed and nothing else. "
+             "--forget is the way out when a server is gone for good: nothing is asked of it, and "
+             "what it still holds of the index, which is said, stays there.",
+     .examples = "refuge index drop team\tin its server, too\n"
+                 "refuge index drop team --forget\tleaves the server alone\n",
      .run = cmd_index_drop,
      .min = 1,
      .max = 1},
@@ -406,6 +410,8 @@ const struct rf_cli_option rf_cli_options[] = {
      "how long to wait for a run to finish its batch"},
     {"put,delete,init,index retry,index drop,mapper new", "dry-run", 'n', RF_CLI_FLAG, NULL,
      NULL, "say what would be done, change nothing"},
+    {"index drop", "forget", 0, RF_CLI_FLAG, NULL, NULL,
+     "only forget it here; what its sink holds stays"},
 
     {"put", "match", 'm', RF_CLI_LIST, "GLOB", NULL,
      "of folders only files whose name matches; status 1 when nothing does"},

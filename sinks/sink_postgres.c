@@ -288,10 +288,12 @@ static enum rf_status postgres_erase(const char *rest, struct rf_error *err)
 {
     struct rf_pg *pg = NULL;
     struct rf_error why = {0};
-    enum rf_status status = rf_postgres_connect(&pg, rest, err);
+    enum rf_status status = rf_postgres_connect(&pg, rest, &why);
 
+    if (status == RF_NOT_FOUND) /* its database is gone, and with it the index */
+        return RF_OK;
     if (status)
-        return status;
+        return rf_error_set(err, status, "%s", why.message);
     status = take_lock(pg, 0, err);
     if (!status && rf_postgres_check(pg, &why) != RF_NOT_FOUND)
         status = rf_postgres_drop_schema(pg, err);

@@ -89,5 +89,49 @@ wait "$follower"
 is "and end when they are stopped" "$?" 130
 run refuge index verify team
 status_is "what it holds is what a rebuild gives" 0
+
+# A server that never comes back.
+url=$(sed -n 's/.*"sink": *"\([^"]*\)".*/\1/p' "$REFUGE_HOME/conf.d/index-team.json")
+"$service" stop "$tmp/pg" >/dev/null 2>&1
+run refuge doctor
+status_is "doctor fails" 1
+out_has "doctor names the index and the server" "'team': cannot reach index 'postgresql://"
+out_has "and what can be done" "'refuge index drop team --forget'"
+run refuge index drop team
+status_is "a drop cannot reach it" 75
+err_has "and says how it goes all the same" "'refuge index drop team --forget' forgets the index here"
+run refuge index drop --forget main
+status_is "an index of the home cannot be forgotten" 2
+run refuge index drop team --forget --dry-run
+status_is "it can be tried" 0
+err_has "with what would be" "would forget index 'team'"
+ok "and nothing is done" [ -e "$REFUGE_HOME/conf.d/index-team.json" ]
+run refuge index drop team --forget
+status_is "it is forgotten" 0
+err_has "what stays is said" "schema 'team' stays in '$url'"
+err_has "and what takes it up again" "'refuge index create team --sink $url'"
+grep -o "'refuge index create[^']*'" "$err" | tr -d "'" >again
+run refuge index list
+out_lacks "it is no index of this home any more" team
+run refuge index run
+status_is "and a run does not wait for it" 0
+run refuge doctor
+out_lacks "nor does doctor" team
+start
+read -r program arguments <again
+# shellcheck disable=SC2086 # they are words
+"$program" $arguments >/dev/null 2>&1 || fail "create"
+run refuge index run team
+status_is "it is taken up again" 0
+ok "with what it held" holds team 5400
+psql -q -X "${url%%#*}" -c "CREATE DATABASE gone" || fail "a database"
+refuge index create -q gone --sink "$(echo "$url" | sed 's|/postgres#.*|/gone#gone|')" || fail "create"
+psql -q -X "${url%%#*}" -c "DROP DATABASE gone" || fail "drop the database"
+run refuge index drop gone
+status_is "an index whose database is gone can be dropped" 0
+run refuge index drop team
+status_is "and one whose server is there" 0
+is "with all it held" "$(psql -q -X -A -t "${url%%#*}" -c \
+    "SELECT count(*) FROM pg_namespace WHERE nspname = 'team'")" 0
 "$service" stop "$tmp/pg" >/dev/null 2>&1
 done_testing
