@@ -265,6 +265,8 @@ struct work {
     bool opened, running;            /* once at least; now */
     struct rf_index_progress totals; /* of all its runs */
     size_t broken, stopped;          /* mappers, in the last one */
+    struct rf_sink_counts counts;    /* behind the last one */
+    bool counted;                    /* else it came to none */
 };
 
 static int tell_totals(const struct work *work, enum ending ending)
@@ -274,9 +276,10 @@ static int tell_totals(const struct work *work, enum ending ending)
                                         [ENDED_PAUSED] = "was paused"};
     const struct rf_index_progress *totals = &work->totals;
     struct rf_cli *cli = work->cli;
-    struct rf_sink_counts counts;
+    struct rf_sink_counts counts = work->counts;
 
-    rf_index_home_counts(work->home, &counts);
+    if (!work->counted)
+        rf_index_home_counts(work->home, &counts);
     rf_summary_text(cli, "index", work->home->name);
     if (ending == ENDED_PAUSED)
         rf_summary_text(cli, "state", "paused");
@@ -406,6 +409,8 @@ static enum rf_status run_once(struct work *work, struct rf_error *err)
         rf_watch_call(work->watch, NULL, NULL);
         rf_stop_call(NULL, NULL);
         add_totals(work, index);
+        work->counted = (status == RF_OK || status == RF_CANCELLED) &&
+                        rf_index_counts(index, &work->counts, NULL) == RF_OK;
         rf_progress_clear(work->cli);
         work->stopped = status == RF_OK ? tell_stopped(work->cli, index, work->home) : 0;
     }

@@ -1384,6 +1384,15 @@ void rf_index_stop(struct rf_index *index)
         rf_pipeline_wake(waiting);
 }
 
+enum rf_status rf_index_counts(struct rf_index *index, struct rf_sink_counts *out,
+                               struct rf_error *err)
+{
+    const struct rf_sink_lane *live = live_lane(index);
+
+    *out = (struct rf_sink_counts){0};
+    return live ? rf_sink_counts(index->sink, live->id, out, err) : RF_OK;
+}
+
 void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out)
 {
     *out = index->progress;

@@ -121,6 +121,10 @@ RF_MUST_USE enum rf_status rf_index_stopped(struct rf_index *index, size_t i,
  * within a second, else undone, and of a verify at once. Any thread; async-signal-safe. */
 void rf_index_stop(struct rf_index *index);
 
+/* What the live lane holds, while no run is on. */
+RF_MUST_USE enum rf_status rf_index_counts(struct rf_index *index, struct rf_sink_counts *out,
+                                           struct rf_error *err);
+
 /* The totals of the last run. */
 void rf_index_totals(const struct rf_index *index, struct rf_index_progress *out);
 

@@ -40,6 +40,8 @@ enum rf_status rf_postgres_holders(struct rf_sink *base, uint32_t id, const char
     bool held;
     enum rf_status status = rf_postgres_ask(sink, &held, err);
 
+    if (!status && !held) /* a stream wants a transaction */
+        held = rf_postgres_hold(sink);
     if (!status)
         status = rf_pg_stream_open(
             sink->pg, &stream, err,

@@ -66,47 +66,79 @@ enum rf_status rf_postgres_damaged(struct rf_pg *pg, const char *what, struct rf
                         rf_pg_name(pg), what);
 }
 
-/* Every mapper of a lane has its text and declaration. */
-static enum rf_status check_texts(struct rf_postgres *sink, uint32_t lane, struct rf_error *err)
-{
-    struct rf_pg_rows *rows = NULL;
-    char what[256];
-    enum rf_status status;
+#define MAPPERS_OF_LANE                                                                         \
+    "SELECT l.id, l.name, l.identity, l.edges_only, m.declaration, m.bundle "                   \
+    "FROM refuge_lane_mappers l LEFT JOIN refuge_mappers m USING(identity) "                    \
+    "WHERE l.lane = $1 ORDER BY l.ordinal, l.id"
 
-    status = rf_pg_query(sink->pg, &rows, err,
-                         "SELECT string_agg(name, ', ') FROM refuge_lane_mappers WHERE lane = $1 "
-                         "AND identity NOT IN (SELECT identity FROM refuge_mappers)",
-                         "i", (int64_t)lane);
-    if (!status && !rf_pg_is_null(rows, 0, 0)) {
+/* Every mapper of a lane has its text and declaration. */
+static enum rf_status check_texts(struct rf_postgres *sink, const struct rf_pg_rows *mappers,
+                                  struct rf_error *err)
+{
+    struct rf_buf names;
+    char what[256];
+    bool lacks;
+
+    rf_buf_init(&names, 1 << 16);
+    for (size_t row = 0; row < rf_pg_count(mappers); row++)
+        if (rf_pg_is_null(mappers, row, 4))
+            rf_buf_printf(&names, "%s%s", names.size ? ", " : "", rf_pg_text_at(mappers, row, 1));
+    lacks = names.size > 0;
+    if (lacks)
         snprintf(what, sizeof what, "table refuge_mappers lacks the text of %.200s",
-                 rf_pg_text_at(rows, 0, 0));
-        status = rf_postgres_damaged(sink->pg, what, err);
-    }
-    rf_pg_rows_free(rows);
-    return status;
+                 rf_buf_text(&names));
+    rf_buf_release(&names);
+    return lacks ? rf_postgres_damaged(sink->pg, what, err) : RF_OK;
 }
 
-/* The highest item that each table of a mapper has rows of. */
-static enum rf_status find_tops(struct rf_postgres *sink, struct rf_pg_lane *lane,
-                                struct rf_pg_mapper *mapper, struct rf_error *err)
+void rf_postgres_put_of_tables(struct rf_buf *out, const struct rf_pg_lane *lane, const char *what)
 {
-    enum rf_status status = RF_OK;
+    const char *between = "";
 
-    for (size_t i = 0; !status && !mapper->edges_only && i < mapper->decl->table_count; i++) {
-        struct rf_pg_table *table = &mapper->tables[i];
-        struct rf_error why = {0};
-        char sql[RF_POSTGRES_NAME + 64];
-        snprintf(sql, sizeof sql, "SELECT max(blob) FROM \"%s\"", table->name);
-        status = rf_pg_int(sink->pg, &table->top, 0, &why, sql, "");
-        if (status)
-            status = rf_error_set(err, status, "%s%s%s%s", why.message,
-                                  status == RF_CORRUPT ? "; run 'refuge index rebuild" : "",
-                                  status == RF_CORRUPT ? sink->argument : "",
-                                  status == RF_CORRUPT ? "'" : "");
-        if (table->top > lane->top)
-            lane->top = table->top;
+    rf_buf_put_text(out, "ARRAY[");
+    for (size_t i = 0; i < lane->mapper_count; i++) {
+        const struct rf_pg_mapper *mapper = &lane->mappers[i];
+        for (size_t k = 0; !mapper->edges_only && k < mapper->decl->table_count; k++) {
+            rf_pg_put_sql(out, "%s(SELECT %s FROM \"%w\")", between, what,
+                          mapper->tables[k].name);
+            between = ", ";
+        }
     }
-    return status;
+    rf_buf_put_text(out, "]::bigint[]");
+}
+
+/* The highest item that each table of a lane has rows of. */
+static enum rf_status find_tops(struct rf_postgres *sink, struct rf_pg_lane *lane,
+                                struct rf_error *err)
+{
+    struct rf_pg_rows *rows = NULL;
+    struct rf_error why = {0};
+    struct rf_buf sql;
+    size_t row = 0;
+    enum rf_status status;
+
+    rf_buf_init(&sql, 4 << 20);
+    rf_buf_put_text(&sql, "SELECT * FROM unnest(");
+    rf_postgres_put_of_tables(&sql, lane, "max(blob)");
+    rf_buf_put_text(&sql, ")");
+    status = rf_buf_text(&sql) ? rf_pg_query(sink->pg, &rows, &why, rf_buf_text(&sql), "")
+                               : rf_error_set(&why, sql.failed, "a lane has too many tables");
+    rf_buf_release(&sql);
+    if (status)
+        return rf_error_set(err, status, "%s%s%s%s", why.message,
+                            status == RF_CORRUPT ? "; run 'refuge index rebuild" : "",
+                            status == RF_CORRUPT ? sink->argument : "",
+                            status == RF_CORRUPT ? "'" : "");
+    for (size_t i = 0; i < lane->mapper_count; i++) {
+        struct rf_pg_mapper *mapper = &lane->mappers[i];
+        for (size_t k = 0; !mapper->edges_only && k < mapper->decl->table_count; k++) {
+            mapper->tables[k].top = rf_pg_int_at(rows, row++, 0);
+            if (mapper->tables[k].top > lane->top)
+                lane->top = mapper->tables[k].top;
+        }
+    }
+    rf_pg_rows_free(rows);
+    return RF_OK;
 }
 
 /* The same of refuge's own tables, of all lanes together: to know it of each mapper would read them
@@ -157,17 +189,14 @@ static void set_target(struct rf_arena *arena, struct rf_pg_table *table)
     rf_buf_release(&target);
 }
 
-static enum rf_status load_tables(struct rf_postgres *sink, struct rf_pg_lane *lane,
-                                  struct rf_pg_mapper *mapper, struct rf_error *err)
+/* made: of all tables of the lane its mapper, name and number. */
+static void load_tables(struct rf_pg_lane *lane, struct rf_pg_mapper *mapper,
+                        const struct rf_pg_rows *made)
 {
     const struct rf_decl *decl = mapper->decl;
-    struct rf_pg_rows *rows = NULL;
-    enum rf_status status;
 
     mapper->tables = rf_arena_alloc(&lane->arena, (decl->table_count + 1) *
                                                       sizeof *mapper->tables);
-    status = rf_pg_query(sink->pg, &rows, err, "SELECT name, id FROM refuge_tables WHERE mapper = "
-                                               "$1", "i", mapper->id);
     for (size_t i = 0; i < decl->table_count; i++) {
         struct rf_pg_table *table = &mapper->tables[i];
         char name[RF_POSTGRES_NAME];
@@ -177,30 +206,20 @@ static enum rf_status load_tables(struct rf_postgres *sink, struct rf_pg_lane *l
         table->name = rf_arena_copy(&lane->arena, name, strlen(name));
         set_target(&lane->arena, table);
         rf_pg_rowset_init(&table->set);
-        for (size_t row = 0; row < rf_pg_count(rows); row++)
-            if (strcmp(rf_pg_text_at(rows, row, 0), table->decl->name) == 0)
-                table->id = rf_pg_int_at(rows, row, 1);
+        for (size_t row = 0; row < rf_pg_count(made); row++)
+            if (rf_pg_int_at(made, row, 0) == mapper->id &&
+                strcmp(rf_pg_text_at(made, row, 1), table->decl->name) == 0)
+                table->id = rf_pg_int_at(made, row, 2);
     }
-    rf_pg_rows_free(rows);
-    return status;
 }
 
-#define MAPPERS_OF_LANE                                                                         \
-    "SELECT l.id, l.name, l.identity, l.edges_only, m.declaration, m.bundle "                   \
-    "FROM refuge_lane_mappers l JOIN refuge_mappers m USING(identity) "                         \
-    "WHERE l.lane = $1 ORDER BY l.ordinal, l.id"
-
-/* tops: with what a writer needs to know of the rows. */
-static enum rf_status load_mappers(struct rf_postgres *sink, struct rf_pg_lane *lane, bool tops,
-                                   struct rf_error *err)
+static enum rf_status take_mappers(struct rf_pg_lane *lane, const struct rf_pg_rows *rows,
+                                   const struct rf_pg_rows *made, struct rf_error *err)
 {
-    struct rf_pg_rows *rows = NULL;
+    size_t count = rf_pg_count(rows);
     struct rf_decl *decl;
-    size_t count;
-    enum rf_status status =
-        rf_pg_query(sink->pg, &rows, err, MAPPERS_OF_LANE, "i", (int64_t)lane->id);
+    enum rf_status status = RF_OK;
 
-    count = rf_pg_count(rows);
     lane->mappers = rf_arena_alloc(&lane->arena, (count + 1) * sizeof *lane->mappers);
     lane->ids = rf_arena_alloc(&lane->arena, (count + 1) * sizeof *lane->ids);
     lane->calls = rf_arena_alloc(&lane->arena, (count + 1) * sizeof *lane->calls);
@@ -215,14 +234,35 @@ static enum rf_status load_mappers(struct rf_postgres *sink, struct rf_pg_lane *
             break;
         mapper->decl = decl;
         lane->mapper_count++;
-        status = load_tables(sink, lane, mapper, err);
-        if (!status && tops)
-            status = find_tops(sink, lane, mapper, err);
+        load_tables(lane, mapper, made);
     }
-    rf_pg_rows_free(rows);
+    return status;
+}
+
+/* tops: with what a writer needs to know of the rows. */
+static enum rf_status load_mappers(struct rf_postgres *sink, struct rf_pg_lane *lane, bool tops,
+                                   struct rf_error *err)
+{
+    struct rf_pg_rows *rows = NULL, *made = NULL;
+    enum rf_status status =
+        rf_pg_query(sink->pg, &rows, err, MAPPERS_OF_LANE, "i", (int64_t)lane->id);
+
+    if (!status)
+        status = check_texts(sink, rows, err);
+    if (!status)
+        status = rf_pg_query(sink->pg, &made, err,
+                             "SELECT t.mapper, t.name, t.id FROM refuge_tables t JOIN "
+                             "refuge_lane_mappers m ON m.id = t.mapper WHERE m.lane = $1",
+                             "i", (int64_t)lane->id);
+    if (!status)
+        status = take_mappers(lane, rows, made, err);
+    if (!status && tops)
+        status = find_tops(sink, lane, err);
     if (!status && tops)
         status = find_own_top(sink, lane, err);
-    return status ? status : check_texts(sink, lane->id, err);
+    rf_pg_rows_free(rows);
+    rf_pg_rows_free(made);
+    return status;
 }
 
 static void free_lane(struct rf_pg_lane *lane)
@@ -318,6 +358,8 @@ static enum rf_status list_mappers(struct rf_postgres *sink, struct rf_arena *ar
     enum rf_status status =
         rf_pg_query(sink->pg, &rows, err, MAPPERS_OF_LANE, "i", (int64_t)lane->id);
 
+    if (!status)
+        status = check_texts(sink, rows, err);
     mappers = rf_arena_alloc(arena, (rf_pg_count(rows) + 1) * sizeof *mappers);
     for (size_t row = 0; !status && row < rf_pg_count(rows); row++) {
         struct rf_sink_mapper *mapper = &mappers[row];
@@ -335,7 +377,7 @@ static enum rf_status list_mappers(struct rf_postgres *sink, struct rf_arena *ar
     lane->mapper_count = rf_pg_count(rows);
     lane->mappers = mappers;
     rf_pg_rows_free(rows);
-    return status ? status : check_texts(sink, lane->id, err);
+    return status;
 }
 
 static enum rf_status list_lanes(struct rf_postgres *sink, struct rf_arena *arena,
@@ -1070,7 +1112,7 @@ static enum rf_status drop_tables(struct rf_postgres *sink, uint32_t id, struct 
     rf_arena_init(&arena, LANE_ARENA_MAX);
     for (size_t row = 0; !status && row < rf_pg_count(rows); row++) {
         struct rf_decl *decl = NULL;
-        if (rf_pg_int_at(rows, row, 3) != 0)
+        if (rf_pg_int_at(rows, row, 3) != 0 || rf_pg_is_null(rows, row, 4))
             continue;
         status = parse_decl(&decl, &arena, rows, row, 4, rf_pg_text_at(rows, row, 1), err);
         for (size_t k = 0; !status && k < decl->table_count; k++)

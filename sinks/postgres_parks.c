@@ -251,6 +251,8 @@ enum rf_status rf_postgres_dead_letters(struct rf_sink *base,
 
     /* A part without a name of its own is known by the name its parent gave it, else by its place
      * there: "line 7 of x", "part 7 of x". */
+    if (!status && !held) /* a stream wants a transaction */
+        held = rf_postgres_hold(sink);
     if (!status)
         status = rf_pg_stream_open(
             sink->pg, &stream, err,
@@ -315,18 +317,18 @@ enum rf_status rf_postgres_mapper_splits(struct rf_sink *base, uint32_t lane, co
 static enum rf_status count_rows(struct rf_postgres *sink, const struct rf_pg_lane *lane,
                                  uint64_t *rows, struct rf_error *err)
 {
-    enum rf_status status = RF_OK;
+    struct rf_buf sql;
+    int64_t count = 0;
+    enum rf_status status;
 
-    for (size_t i = 0; !status && i < lane->mapper_count; i++) {
-        const struct rf_pg_mapper *mapper = &lane->mappers[i];
-        for (size_t k = 0; !status && !mapper->edges_only && k < mapper->decl->table_count; k++) {
-            char sql[RF_POSTGRES_NAME + 40];
-            int64_t count = 0;
-            snprintf(sql, sizeof sql, "SELECT count(*) FROM \"%s\"", mapper->tables[k].name);
-            status = rf_pg_int(sink->pg, &count, 0, err, sql, "");
-            *rows += (uint64_t)count;
-        }
-    }
+    rf_buf_init(&sql, 4 << 20);
+    rf_buf_put_text(&sql, "SELECT sum(t)::bigint FROM unnest(");
+    rf_postgres_put_of_tables(&sql, lane, "count(*)");
+    rf_buf_put_text(&sql, ") t");
+    status = rf_buf_text(&sql) ? rf_pg_int(sink->pg, &count, 0, err, rf_buf_text(&sql), "")
+                               : rf_error_set(err, sql.failed, "a lane has too many tables");
+    rf_buf_release(&sql);
+    *rows = (uint64_t)count;
     return status;
 }
 
@@ -356,12 +358,26 @@ static enum rf_status count_own(struct rf_postgres *sink, const struct rf_pg_lan
     return status;
 }
 
+/* All tables are there, as they were made. */
+static enum rf_status check_whole(struct rf_postgres *sink, const struct rf_pg_lane *lane,
+                                  struct rf_error *err)
+{
+    struct rf_pg_rows *changes = NULL;
+    enum rf_status status = rf_postgres_check_own(sink->pg, err);
+
+    if (!status)
+        status = rf_postgres_lane_changes(sink, lane, &changes, err);
+    if (!status)
+        status = rf_postgres_tell_changes(sink, changes, err);
+    rf_pg_rows_free(changes);
+    return status;
+}
+
 enum rf_status rf_postgres_counts(struct rf_sink *base, uint32_t id, struct rf_sink_counts *out,
                                   struct rf_error *err)
 {
     struct rf_postgres *sink = rf_postgres_of(base);
     struct rf_sink_counts counts = {0};
-    struct rf_pg_rows *changes = NULL;
     struct rf_pg_lane *lane;
     int64_t lost = 0;
     bool held;
@@ -369,13 +385,8 @@ enum rf_status rf_postgres_counts(struct rf_sink *base, uint32_t id, struct rf_s
 
     if (!status)
         status = rf_postgres_lane_get(sink, id, &lane, err);
-    if (!status)
-        status = rf_postgres_check_own(sink->pg, err);
-    if (!status)
-        status = rf_postgres_lane_changes(sink, lane, &changes, err);
-    if (!status)
-        status = rf_postgres_tell_changes(sink, changes, err);
-    rf_pg_rows_free(changes);
+    if (!status && !base->write) /* who writes looked when it opened */
+        status = check_whole(sink, lane, err);
     if (!status)
         status = count_own(sink, lane, &counts, err);
     if (!status)

@@ -115,8 +115,20 @@ static enum rf_status take_lock(struct rf_pg *pg, int timeout_ms, struct rf_erro
 enum rf_status rf_postgres_check(struct rf_pg *pg, struct rf_error *err)
 {
     int64_t there, version = 0; /* 2: the format, 1: only what stands beside it */
+    struct rf_error why = {0};
+    enum rf_status known = rf_pg_int(pg, &version, 0, &why, "SELECT max(version) FROM "
+                                                            "refuge_format", "");
     enum rf_status status;
 
+    if (!known && version <= RF_POSTGRES_FORMAT)
+        return RF_OK;
+    if (!known)
+        return rf_error_set(err, RF_UNSUPPORTED,
+                            "index '%s' is of format %lld, this program knows up to %d: use a "
+                            "newer refuge",
+                            rf_pg_name(pg), (long long)version, RF_POSTGRES_FORMAT);
+    if (known != RF_CORRUPT)
+        return rf_error_set(err, known, "%s", why.message);
     status = rf_pg_int(pg, &there, 0, err,
                        "SELECT max(CASE c.relname WHEN 'refuge_format' THEN 2 ELSE 1 END) FROM "
                        "pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = "
@@ -126,14 +138,7 @@ enum rf_status rf_postgres_check(struct rf_pg *pg, struct rf_error *err)
         return rf_error_set(err, RF_NOT_FOUND, "there is no index '%s'", rf_pg_name(pg));
     if (!status && there == 1)
         return rf_postgres_damaged(pg, "table refuge_format is not there", err);
-    if (!status)
-        status = rf_pg_int(pg, &version, 0, err, "SELECT max(version) FROM refuge_format", "");
-    if (!status && version > RF_POSTGRES_FORMAT)
-        status = rf_error_set(err, RF_UNSUPPORTED,
-                              "index '%s' is of format %lld, this program knows up to %d: use a "
-                              "newer refuge",
-                              rf_pg_name(pg), (long long)version, RF_POSTGRES_FORMAT);
-    return status;
+    return status ? status : rf_error_set(err, known, "%s", why.message);
 }
 
 /* What a session of the writer needs. */
@@ -184,7 +189,7 @@ enum rf_status rf_postgres_ask(struct rf_postgres *sink, bool *held, struct rf_e
     enum rf_status status =
         sink->base.batch_open ? rf_postgres_flush(sink, err) : rf_postgres_ready(sink, err);
 
-    *held = !status && rf_postgres_hold(sink);
+    *held = !status && !sink->base.write && rf_postgres_hold(sink);
     return status;
 }
 

@@ -190,7 +190,8 @@ RF_MUST_USE enum rf_status rf_postgres_ready(struct rf_postgres *sink, struct rf
  * What it returns goes to rf_postgres_let_go. */
 bool rf_postgres_hold(struct rf_postgres *sink);
 void rf_postgres_let_go(struct rf_postgres *sink, bool held);
-/* Before a question: what an open batch collected is written; else as ready and hold. */
+/* Before a question: what an open batch collected is written; else as ready, and who only reads
+ * holds one state: what a writer reads changes by nobody else. */
 RF_MUST_USE enum rf_status rf_postgres_ask(struct rf_postgres *sink, bool *held,
                                            struct rf_error *err);
 
@@ -249,6 +250,9 @@ RF_MUST_USE enum rf_status rf_postgres_drop_schema(struct rf_pg *pg, struct rf_e
 RF_MUST_USE enum rf_status rf_postgres_lane_get(struct rf_postgres *sink, uint32_t id,
                                                 struct rf_pg_lane **out, struct rf_error *err);
 void rf_postgres_forget_lanes(struct rf_postgres *sink);
+/* "ARRAY[(SELECT max(blob) FROM "mail"), ...]::bigint[]" of all tables of the lane, in order. */
+void rf_postgres_put_of_tables(struct rf_buf *out, const struct rf_pg_lane *lane,
+                               const char *what);
 RF_MUST_USE enum rf_status rf_postgres_finish_drops(struct rf_postgres *sink,
                                                     struct rf_error *err);
 /* RF_UNSOUND: what is wrong, and that only a drop mends it. */
