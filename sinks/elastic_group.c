@@ -46,6 +46,7 @@ void rf_elastic_group_release(struct rf_el_group *group)
     free(group->ops);
     free(group->changed);
     free(group->calls);
+    free(group->loosened);
     free(group->trims);
     free(group->refs);
 }
@@ -60,6 +61,7 @@ void rf_elastic_group_clear(struct rf_el_group *group)
         rf_buf_release(&group->text);
     rf_buf_clear(&group->text);
     group->op_count = group->changed_count = group->trim_count = group->ref_count = 0;
+    group->loosened_count = 0;
     group->items = 0;
     group->edges = group->refused = false;
     group->kind = RF_EL_GROUP_EMPTY;
@@ -239,20 +241,19 @@ static enum rf_status delete_rows(struct rf_elastic *sink, struct rf_el_item *it
 enum rf_status rf_elastic_loosen(struct rf_elastic *sink, struct rf_el_item *child,
                                  struct rf_error *err)
 {
-    char id[RF_ITEM_KEY_SIZE + 4];
-    enum rf_status status;
+    struct rf_el_group *group = &sink->group;
 
-    if (child->loosened == sink->group.number)
+    (void)err;
+    if (child->loosened == group->number)
         return RF_OK;
-    child->loosened = sink->group.number;
+    child->loosened = group->number;
     sink->loose = true;
-    snprintf(id, sizeof id, "l:%s", child->key);
-    rf_buf_clear(&sink->scratch);
-    rf_buf_put_text(&sink->scratch, "{\"kind\":\"loose\",\"child\":");
-    rf_json_put_string(&sink->scratch, rf_bytes_text(child->key));
-    rf_buf_put_text(&sink->scratch, "}");
-    status = rf_elastic_op(sink, RF_EL_NO_CALL, sink->own, id, rf_buf_bytes(&sink->scratch), err);
-    return status;
+    group->loosened = rf_elastic_grow(group->loosened, group->loosened_count,
+                                      &group->loosened_room, sizeof *group->loosened);
+    group->loosened[group->loosened_count++] = child;
+    if (group->kind == RF_EL_GROUP_EMPTY)
+        group->kind = RF_EL_GROUP_PUTS;
+    return RF_OK;
 }
 
 /* Children of edges from..to of an item, as stored. */
@@ -407,6 +408,24 @@ static enum rf_status act_failed(void *user, const struct rf_es_failure *failure
                         failure->status, failure->error, failure->reason);
 }
 
+/* The l: document of a part that loses an edge. Acts of one bulk are done in any order: this one
+ * must be there before the edge goes. */
+static enum rf_status write_loosened(struct rf_elastic *sink, const struct rf_el_item *child,
+                                     struct rf_error *err)
+{
+    char id[RF_ITEM_KEY_SIZE + 4];
+
+    snprintf(id, sizeof id, "l:%s", child->key);
+    rf_buf_clear(&sink->act);
+    put_act(&sink->act, sink, "index", sink->own, rf_bytes_text(id));
+    rf_buf_clear(&sink->scratch);
+    rf_buf_put_text(&sink->scratch, "{\"kind\":\"loose\",\"child\":");
+    rf_json_put_string(&sink->scratch, rf_bytes_text(child->key));
+    rf_buf_put_u8(&sink->scratch, '}');
+    return rf_es_bulk_add(sink->es, RF_EL_NO_CALL, rf_buf_bytes(&sink->act),
+                          rf_buf_bytes(&sink->scratch), err);
+}
+
 /* remove: the manifests of items that are gone. They are written like the others first, and go when
  * their rows have gone: until then they are all that names these. */
 static enum rf_status write_manifests(struct rf_elastic *sink, bool remove, struct rf_error *err)
@@ -415,7 +434,7 @@ static enum rf_status write_manifests(struct rf_elastic *sink, bool remove, stru
     struct rf_el_group *group = &sink->group;
     char id[RF_ITEM_KEY_SIZE + 4];
     enum rf_status status = RF_OK;
-    size_t count = 0;
+    size_t count = remove ? 0 : group->loosened_count;
 
     for (size_t i = 0; i < group->changed_count; i++)
         count += !remove || group->changed[i]->gone;
@@ -425,6 +444,8 @@ static enum rf_status write_manifests(struct rf_elastic *sink, bool remove, stru
     if (status)
         return status;
     sink->own_stale = true;
+    for (size_t i = 0; !status && !remove && i < group->loosened_count; i++)
+        status = write_loosened(sink, group->loosened[i], err);
     for (size_t i = 0; !status && i < group->changed_count; i++) {
         struct rf_el_item *item = group->changed[i];
         if (remove && !item->gone)
@@ -502,7 +523,7 @@ static enum rf_status take_back(struct rf_elastic *sink, struct rf_error *err)
     group->number++; /* loosened once more */
     for (size_t i = 0; i < group->changed_count; i++)
         group->changed[i]->changed = false;
-    group->changed_count = 0;
+    group->changed_count = group->loosened_count = 0;
     for (size_t i = 0; !status && i < count; i++) {
         struct rf_el_group_call *refused = &group->calls[i];
         const struct rf_el_mapper *mapper = &sink->lane->mappers[refused->mapper];
@@ -539,7 +560,7 @@ static enum rf_status write_group(struct rf_elastic *sink, struct rf_error *err)
     bool first = RF_SAFEGUARD("sink-manifest-first"), last = RF_SAFEGUARD("sink-manifest-last");
     enum rf_status status = put_trims(sink, err);
 
-    if (!group->changed_count && !group->op_count)
+    if (!group->changed_count && !group->op_count && !group->loosened_count)
         return status;
     sink->written = true;
     if (!status && first)
@@ -700,7 +721,7 @@ static enum rf_status tell_some(struct rf_elastic *sink, bool arrived, size_t fr
         rf_buf_clear(&sink->group.text);
         for (size_t i = 0; i < sink->group.changed_count; i++)
             sink->group.changed[i]->changed = false;
-        sink->group.changed_count = 0;
+        sink->group.changed_count = sink->group.loosened_count = 0;
         sink->group.number++;
     }
     rf_buf_release(&body);
@@ -765,7 +786,7 @@ enum rf_status rf_elastic_group_flush(struct rf_elastic *sink, struct rf_error *
     rf_buf_clear(&group->text);
     for (size_t i = 0; i < group->changed_count; i++)
         group->changed[i]->changed = false;
-    group->changed_count = 0;
+    group->changed_count = group->loosened_count = 0;
     drop_calls(group);
     group->refused = false;
     group->number++;
@@ -778,13 +799,13 @@ enum rf_status rf_elastic_group_flush(struct rf_elastic *sink, struct rf_error *
 
 /* ---- parts nothing reaches ---- */
 
-static enum rf_status drop_part(struct rf_elastic *sink, struct rf_el_item *item, bool wholly,
-                                struct rf_error *err)
+static enum rf_status drop_part(struct rf_elastic *sink, const struct rf_el_lane *lane,
+                                struct rf_el_item *item, bool wholly, struct rf_error *err)
 {
     enum rf_status status = RF_OK;
 
-    for (size_t k = 0; !status && k < sink->lane->mapper_count; k++) {
-        const struct rf_el_mapper *mapper = &sink->lane->mappers[k];
+    for (size_t k = 0; !status && k < lane->mapper_count; k++) {
+        const struct rf_el_mapper *mapper = &lane->mappers[k];
         status = rf_elastic_unmap(sink, item, mapper, NULL, err);
         rf_elastic_drop_call(item, mapper->gen);
     }
@@ -793,9 +814,9 @@ static enum rf_status drop_part(struct rf_elastic *sink, struct rf_el_item *item
     return status;
 }
 
-/* The children among these that an edge of some generations reaches. */
-static enum rf_status find_reached(struct rf_elastic *sink, struct rf_el_item *const *items,
-                                   size_t count, bool lane_only, bool *reached,
+/* The children among these that an edge of the lane reaches; NULL: of any lane. */
+static enum rf_status find_reached(struct rf_elastic *sink, const struct rf_el_lane *only,
+                                   struct rf_el_item *const *items, size_t count, bool *reached,
                                    struct rf_error *err)
 {
     const struct rf_json *hits = NULL;
@@ -813,9 +834,9 @@ static enum rf_status find_reached(struct rf_elastic *sink, struct rf_el_item *c
         reached[i] = false;
     }
     rf_buf_put_text(&body, "]}}");
-    if (lane_only) {
+    if (only) {
         rf_buf_put_text(&body, ",{\"terms\":{\"gen\":");
-        rf_elastic_put_gens(&body, sink->lane);
+        rf_elastic_put_gens(&body, only);
         rf_buf_put_text(&body, "}}");
     } else {
         bool any = false;
@@ -846,22 +867,58 @@ static enum rf_status wake_shared(struct rf_elastic *sink, const char *const *ke
                                   const bool *reached, size_t count, struct rf_error *err)
 {
     const char *shared[RF_ELASTIC_PAGE];
+    uint64_t mappers = sink->shared;
     size_t used = 0;
 
+    if (sink->every_lane && RF_SAFEGUARD("sink-lost-share"))
+        mappers = UINT64_MAX;
     for (size_t i = 0; i < count; i++)
         if (reached[i])
             shared[used++] = keys[i];
-    if (!used || !sink->shared || !RF_SAFEGUARD("sink-shared-again"))
+    if (!used || !mappers || !RF_SAFEGUARD("sink-shared-again"))
         return RF_OK;
-    return rf_elastic_wake_below(sink, shared, used, NULL, sink->shared, err);
+    return rf_elastic_wake_below(sink, shared, used, NULL, mappers, err);
+}
+
+/* The lanes that may have lost edges. */
+static size_t lanes_at_hand(const struct rf_elastic *sink,
+                            struct rf_el_lane *lanes[RF_EL_LANES_MAX])
+{
+    size_t count = 0;
+
+    for (size_t i = 0; sink->every_lane && i < sink->state.lane_count; i++)
+        if (sink->state.lanes[i]->state != RF_EL_DROPPING &&
+            (sink->state.lanes[i] == sink->lane || RF_SAFEGUARD("sink-every-lane")))
+            lanes[count++] = sink->state.lanes[i];
+    if (!count)
+        lanes[count++] = sink->lane;
+    return count;
+}
+
+static enum rf_status wake_in_lanes(struct rf_elastic *sink, struct rf_el_lane *const *lanes,
+                                    size_t lane_count, const char *const *keys,
+                                    bool reached[][RF_ELASTIC_PAGE], size_t count,
+                                    struct rf_error *err)
+{
+    struct rf_el_lane *own = sink->lane;
+    enum rf_status status = RF_OK;
+
+    for (size_t l = 0; !status && l < lane_count; l++) {
+        sink->lane = lanes[l];
+        status = wake_shared(sink, keys, reached[l], count, err);
+    }
+    sink->lane = own;
+    return status;
 }
 
 static enum rf_status collect_some(struct rf_elastic *sink, const struct rf_json *hits,
                                    struct rf_error *err)
 {
+    struct rf_el_lane *lanes[RF_EL_LANES_MAX];
     struct rf_el_item *items[RF_ELASTIC_PAGE];
-    bool lane[RF_ELASTIC_PAGE], any[RF_ELASTIC_PAGE];
+    bool reached[RF_EL_LANES_MAX][RF_ELASTIC_PAGE], any[RF_ELASTIC_PAGE];
     const char *keys[RF_ELASTIC_PAGE];
+    size_t lane_count = lanes_at_hand(sink, lanes);
     struct rf_arena arena;
     size_t count = 0;
     uint64_t number;
@@ -877,15 +934,16 @@ static enum rf_status collect_some(struct rf_elastic *sink, const struct rf_json
     status = rf_elastic_look_up(sink, keys, count, err);
     for (size_t i = 0; !status && i < count; i++)
         status = rf_elastic_get(sink, keys[i], false, &items[i], err);
+    for (size_t l = 0; !status && l < lane_count; l++)
+        status = find_reached(sink, lanes[l], items, count, reached[l], err);
     if (!status)
-        status = find_reached(sink, items, count, true, lane, err);
-    if (!status)
-        status = find_reached(sink, items, count, false, any, err);
+        status = find_reached(sink, NULL, items, count, any, err);
     number = sink->group.number;
     for (size_t i = 0; !status && i < count; i++) {
-        bool part = strchr(items[i]->key, ';') != NULL;
-        if (part && !items[i]->cur.absent && (!lane[i] || !RF_SAFEGUARD("sink-shared-part")))
-            status = drop_part(sink, items[i], !any[i] || !RF_SAFEGUARD("sink-shared-part"), err);
+        bool part = strchr(items[i]->key, ';') != NULL, safe = RF_SAFEGUARD("sink-shared-part");
+        for (size_t l = 0; !status && part && !items[i]->cur.absent && l < lane_count; l++)
+            if (!reached[l][i] || !safe)
+                status = drop_part(sink, lanes[l], items[i], !any[i] || !safe, err);
     }
     if (!status) { /* those looked at are done with, unless they were loosened once more */
         bool *again = rf_arena_alloc(&arena, count + 1);
@@ -893,7 +951,7 @@ static enum rf_status collect_some(struct rf_elastic *sink, const struct rf_json
             again[i] = items[i]->loosened == number;
         status = rf_elastic_group_flush(sink, err);
         if (!status)
-            status = wake_shared(sink, keys, lane, count, err);
+            status = wake_in_lanes(sink, lanes, lane_count, keys, reached, count, err);
         for (size_t i = 0; !status && i < count; i++) {
             char id[RF_ITEM_KEY_SIZE + 4];
             if (items[i]->gone) {

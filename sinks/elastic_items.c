@@ -1,7 +1,7 @@
 /*
  * elastic_items.c - manifests of items: as JSON and back
  *
- *   {"kind":"item", "item":KEY, "batch":NUMBER, "torn":true,
+ *   {"kind":"item", "item":KEY, "batch":NUMBER,
  *    "type":"blob", "size":1, "ts":US, "seq":1, "deleted":false, "name":null, "mtime":null,
  *    "calls":[{"g":GENERATION, "r":[[TABLE,ROWS],...], "e":EDGES, "o":"rows"|"park"|"dead",
  *              "k":KIND, "a":ATTEMPTS, "w":REASON, "t":US, "n":[[REF,PRESENT],...],
@@ -137,8 +137,6 @@ void rf_elastic_put_item(struct rf_buf *out, const struct rf_elastic *sink,
     put_keys(out, &item->cur);
     if (item->park_at)
         rf_buf_printf(out, ",\"park_at\":%lld", (long long)item->park_at);
-    if (item->torn)
-        rf_buf_put_text(out, ",\"torn\":true");
     if (item->prev && item->prev->absent) {
         rf_buf_put_text(out, ",\"fresh\":true");
     } else if (item->prev) {
@@ -356,13 +354,10 @@ enum rf_status rf_elastic_read_item(struct rf_elastic *sink, const struct rf_jso
     open = good && sink->batch && (uint64_t)batch == sink->batch;
     done = good && !open && rf_elastic_is_done(sink, (uint64_t)batch);
     int_of(source, "park_at", &out->park_at);
-    if (open || done) {
+    if (open || done)
         good = good && read_content(&sink->arena, source, &out->cur);
-        out->torn = is_true(source, "torn");
-    } else {
+    else
         good = good && read_prev(&sink->arena, source, &out->cur);
-        out->torn = true;
-    }
     if (good && open) {
         out->prev = rf_arena_alloc(&sink->arena, sizeof *out->prev);
         good = read_prev(&sink->arena, source, out->prev);

@@ -102,6 +102,7 @@ static struct rf_el_item *add_item(struct rf_elastic *sink, const char *key)
 
 void rf_elastic_cache_clear(struct rf_elastic *sink)
 {
+    rf_elastic_group_clear(&sink->group); /* it is of items of the cache */
     if (sink->slots)
         memset(sink->slots, 0, sink->slot_count * sizeof(struct rf_el_item *));
     sink->item_count = 0;
@@ -534,7 +535,6 @@ static enum rf_status put_edge(struct rf_elastic *sink, uint16_t index, struct r
         child->cur.absent = false;
         child->cur.kind = RF_SINK_PART;
         child->cur.size = (int64_t)part->size;
-        child->torn = false;
     }
     rf_buf_clear(&sink->scratch);
     rf_buf_put_text(&sink->scratch, "{\"kind\":\"edge\",\"item\":");
@@ -787,8 +787,6 @@ static void place_item(struct rf_elastic *sink, const struct rf_sink_item *item,
         cur->name = keep_words(sink, item->name);
         cur->mtime = bounded(item->mtime_us);
     }
-    if (!item->only_calls)
-        known->torn = false;
 }
 
 static bool is_stale(const struct rf_sink_item *item, const struct rf_el_item *known)
@@ -966,7 +964,6 @@ static void open_batch(struct rf_elastic *sink, struct rf_el_lane *lane)
 
 static void close_batch(struct rf_elastic *sink)
 {
-    rf_elastic_group_clear(&sink->group);
     rf_elastic_cache_clear(sink);
     sink->batch = 0;
     sink->lane = NULL;
@@ -1000,9 +997,10 @@ enum rf_status rf_elastic_work_end(struct rf_elastic *sink, enum rf_status statu
     return status;
 }
 
-/* All that the batches that were given up may have left of this item goes. */
-static enum rf_status unmap_torn(struct rf_elastic *sink, struct rf_el_item *item,
-                                 struct rf_error *err)
+/* All that the batches that were given up may have left of this item goes. What had rows or edges
+ * before waits to be mapped again. */
+static enum rf_status take_away(struct rf_elastic *sink, struct rf_el_item *item,
+                                struct rf_error *err)
 {
     size_t count = item->junk_count;
     int64_t *gens = rf_arena_alloc(&sink->arena, (count + 1) * sizeof *gens);
@@ -1018,10 +1016,12 @@ static enum rf_status unmap_torn(struct rf_elastic *sink, struct rf_el_item *ite
             continue;
         status = rf_elastic_unmap(sink, item, mapper, NULL, err);
         call = rf_elastic_call(&item->cur, gens[i]);
-        if (call)
-            call->has = (struct rf_el_extent){.gen = gens[i]};
+        if (!call || (!call->has.runs.count && !call->has.edges))
+            continue;
+        call->has = (struct rf_el_extent){.gen = gens[i]};
+        if (RF_SAFEGUARD("sink-lost-again"))
+            rf_elastic_again_call(sink, item, gens[i]);
     }
-    item->torn = is_part(item->key);
     item->gone = item->cur.absent;
     if (!status && is_part(item->key))
         status = rf_elastic_loosen(sink, item, err);
@@ -1043,7 +1043,7 @@ static void put_given_up(struct rf_buf *out, const struct rf_elastic *sink)
 /* A page of their manifests. */
 static enum rf_status recover_some(struct rf_elastic *sink, bool *more, struct rf_error *err)
 {
-    struct rf_el_item *items[RF_ELASTIC_PAGE];
+    struct rf_el_item *items[RF_ELASTIC_PAGE] = {NULL};
     const struct rf_json *hits = NULL;
     struct rf_buf body;
     size_t count = 0;
@@ -1059,8 +1059,8 @@ static enum rf_status recover_some(struct rf_elastic *sink, bool *more, struct r
         status = rf_elastic_take_hit(sink, &hits->items[i], &items[count], err);
         count += !status;
     }
-    for (size_t i = 0; !status && i < count; i++)
-        status = unmap_torn(sink, items[i], err);
+    for (size_t i = 0; !status && i < count && items[i]; i++)
+        status = take_away(sink, items[i], err);
     status = status ? status : rf_elastic_group_flush(sink, err);
     rf_elastic_cache_clear(sink);
     return status;
@@ -1080,10 +1080,11 @@ enum rf_status rf_elastic_recover(struct rf_elastic *sink, struct rf_error *err)
     if (rf_elastic_lane(sink, 0, &live, NULL) != RF_OK)
         live = &none;
     open_batch(sink, live);
-    sink->own_stale = sink->loose = true;
+    sink->own_stale = sink->loose = sink->every_lane = true;
     while (!status && more && sink->state.aborted_count)
         status = recover_some(sink, &more, err);
     status = rf_elastic_work_end(sink, status, err);
+    sink->every_lane = false;
     sink->recover = status != RF_OK;
     return status;
 }
@@ -1220,7 +1221,7 @@ enum rf_status rf_elastic_has_part(struct rf_sink *base, uint32_t id, const char
     }
     status = rf_elastic_get(sink, key, true, &known, err);
     if (!status)
-        *out = exists(known) && !known->torn && known->reach == RF_EL_REACH_SOME;
+        *out = exists(known) && known->reach == RF_EL_REACH_SOME;
     if (open)
         return settle(sink, status);
     rf_elastic_cache_clear(sink);

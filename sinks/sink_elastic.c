@@ -669,6 +669,8 @@ enum rf_status rf_elastic_ask(struct rf_elastic *sink, struct rf_error *err)
 
     if (!status && sink->base.batch_open)
         status = rf_elastic_group_flush(sink, err);
+    else if (!status && sink->base.write && sink->recover && RF_SAFEGUARD("sink-recover-asked"))
+        status = rf_elastic_recover(sink, err); /* edges that came to nothing lead nowhere */
     if (!status && !sink->base.write) { /* who only reads may not be allowed to refresh */
         sink->own_stale = true;
         (void)!rf_elastic_refresh(sink, false, NULL);

@@ -40,15 +40,17 @@
  *  2. Rows that an unfinished batch wrote or removed are those that its manifests name, old and
  *     new. After a crash, or a batch rolled back, the next one to write finds these manifests
  *     (their number is above the one that is done), removes those rows and edges, and says so in
- *     the manifests, as a batch of its own. What such an item has is then missing, not wrong, and
- *     is made again: the position was not moved, so the changes come again; parks and needs are as
- *     they were; a part is torn, so it does not count as mapped (rf_sink_has_part).
+ *     the manifests, as a batch of its own. A call whose rows or edges went in this way is then a
+ *     ready park of its lane, beside what else is said of it: it is mapped again whether or not a
+ *     change comes that would have it mapped. All else of the item is as it was before.
  *  3. A writer that slept while another took over cannot move the position. Its manifests and rows
  *     bear a lower number. One that arrives before the other touches that item is found by it then
  *     (numbers that were given up are kept in the state document); one that arrives later is
  *     refused, and the sleeper stops before it sends rows.
- *  4. A part that loses an edge gets an l: document in the same group, so that no crash forgets to
- *     look whether something else reaches it.
+ *  4. A part that loses an edge gets an l: document with the manifests of the group, before the
+ *     edge goes, so that no crash forgets to look whether something else reaches it. Who recovers
+ *     looks at it for every lane; what lives is woken for all mappers, since who had shared it
+ *     (rf_sink_share) is not known any more.
  */
 #ifndef RF_SINKS_SINK_ELASTIC_H
 #define RF_SINKS_SINK_ELASTIC_H
@@ -196,7 +198,6 @@ struct rf_el_item {
     struct rf_el_content *prev; /* before this batch; NULL: not changed in it */
     struct rf_el_extent *junk;  /* what this batch, or one given up, may have left besides */
     size_t junk_count;
-    bool torn;                  /* a part whose rows went with a batch that was given up */
     bool changed;               /* to be written with the group */
     bool gone;                  /* its document is to be deleted */
     bool in_prev;               /* the stored document holds this batch's prev */
@@ -242,6 +243,8 @@ struct rf_el_group {
     size_t changed_count, changed_room;
     struct rf_el_group_call *calls;
     size_t call_count, call_room;
+    struct rf_el_item **loosened; /* parts that lose an edge */
+    size_t loosened_count, loosened_room;
     struct rf_el_trim *trims;
     size_t trim_count, trim_room;
     char (*refs)[RF_BLOBREF_SIZE]; /* that arrived, or were removed */
@@ -261,6 +264,7 @@ struct rf_elastic {
     uint64_t batch;           /* number of the open batch; 0: none */
     bool written;             /* it has sent something */
     bool recover;             /* something was given up: to be cleaned before the next batch */
+    bool every_lane;          /* it is being cleaned: parts are looked at for all lanes */
     bool own_stale, rows_stale; /* changed since the last refresh */
     int64_t refreshed;        /* us */
     bool loose;               /* there may be l: documents */
@@ -293,7 +297,8 @@ static inline struct rf_elastic *rf_elastic_of(struct rf_sink *sink)
 int64_t rf_elastic_now(void);
 /* The state as it is known, or read anew; when writing it is ours. */
 RF_MUST_USE enum rf_status rf_elastic_ready(struct rf_elastic *sink, struct rf_error *err);
-/* Before a question: what an open batch collected is written, and can be found. */
+/* Before a question: what an open batch collected is written, and can be found; without one, what
+ * was given up is cleaned away. */
 RF_MUST_USE enum rf_status rf_elastic_ask(struct rf_elastic *sink, struct rf_error *err);
 /* RF_UNSOUND: what is wrong, and that only a drop mends it. */
 RF_MUST_USE enum rf_status rf_elastic_damaged(const struct rf_elastic *sink, const char *what,

@@ -517,6 +517,163 @@ static void parts_that_lose_a_holder_are_mapped_again(void **state)
     fixture_release(&f);
 }
 
+static uint64_t ready_of(struct fixture *f, uint32_t lane)
+{
+    uint64_t counts[RF_PARK_KIND_COUNT] = {0};
+
+    CHECK(rf_sink_park_counts(f->sink, lane, 0, counts, &err));
+    return counts[RF_PARK_READY];
+}
+
+/* What the slow lane makes of the park that is ready. */
+static void map_ready(struct fixture *f, uint32_t lane, const struct rf_sink_item *item)
+{
+    struct rf_sink_park parks[4];
+    int64_t after = 0;
+    size_t count = 0;
+
+    CHECK(rf_sink_parks(f->sink, lane, 0, RF_PARK_READY, &after, parks, 4, &count, &err));
+    for (size_t i = 0; i < count; i++) {
+        bool reached = item->kind != RF_SINK_PART;
+        assert_string_equal(parks[i].key, item->key);
+        if (!reached)
+            CHECK(rf_sink_has_part(f->sink, lane, item->key, &reached, &err));
+        assert_true(reached);
+        put_part_note(f, item, "old");
+    }
+}
+
+/* An item is woken and mapped in one batch, which comes to nothing: its rows are as they were, or
+ * it waits to be mapped again, though no change comes for it. */
+static void what_a_broken_batch_took_comes_back(void **state)
+{
+    struct fixture f;
+    struct rf_sink_item items[2];
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_notes_and_split(&f);
+    items[0] = part_item(&f.arena, "p", "text/plain");
+    items[1] = blob_item(&f.arena, "b", 2);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_parent(&f, "whole", 1, items, 1);
+    for (int i = 0; i < 2; i++) {
+        put_part_note(&f, &items[i], "old");
+        items[i].only_calls = true;
+    }
+    CHECK(rf_sink_commit(f.sink, "2", &err));
+    for (int turn = 0; turn < 4; turn++) {
+        const struct rf_sink_item *item = &items[turn / 2];
+        bool before = turn & 1; /* it is woken before the batch that breaks, else in it */
+        CHECK(rf_sink_begin(f.sink, lane, "2", &err));
+        CHECK(rf_sink_again(f.sink, item->key, NULL, 1, &err));
+        if (before) {
+            CHECK(rf_sink_commit(f.sink, "2", &err));
+            CHECK(rf_sink_begin(f.sink, lane, "2", &err));
+        }
+        put_part_note(&f, item, "new");
+        assert_int_equal(ready_of(&f, lane), 0); /* what was put is written: the question asks */
+        rf_sink_rollback(f.sink);
+        reopen(&f);
+        CHECK(rf_sink_begin(f.sink, lane, "2", &err));
+        assert_true(ready_of(&f, lane) == 1 || !before);
+        map_ready(&f, lane, item);
+        assert_int_equal(ready_of(&f, lane), 0);
+        CHECK(rf_sink_commit(f.sink, "2", &err));
+        assert_string_equal(ask(&f, "SELECT title FROM note"), "old\nold");
+    }
+    fixture_release(&f);
+}
+
+/* whole1 -> {p}, whole2 -> {p}: what holds p in a batch that breaks does not hold it behind that;
+ * the batch with whole1's tombstone breaks, too, and comes again. */
+static void a_holder_lost_in_a_broken_batch_is_lost_again(void **state)
+{
+    struct fixture f;
+    struct rf_sink_item part;
+    struct rf_blobref ref = ref_of("whole1");
+    struct rf_sink_origin origin;
+    uint32_t lane;
+
+    (void)state;
+    fixture_init(&f);
+    lane = begin_notes_and_split(&f);
+    part = part_item(&f.arena, "p", "text/plain");
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_parent(&f, "whole1", 1, &part, 1);
+    (void)ready_of(&f, lane); /* what was put is written: the question asks */
+    rf_sink_rollback(f.sink);
+    reopen(&f);
+    CHECK_STATUS(rf_sink_origin_of(f.sink, lane, part.key, &origin, &err), RF_NOT_FOUND);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_parent(&f, "whole1", 1, &part, 1);
+    put_part_note(&f, &part, "P");
+    put_parent(&f, "whole2", 2, &part, 1);
+    CHECK(rf_sink_commit(f.sink, "2", &err));
+    for (int turn = 0; turn < 2; turn++) {
+        CHECK(rf_sink_begin(f.sink, lane, "2", &err));
+        CHECK(rf_sink_share(f.sink, 1, &err));
+        CHECK(rf_sink_remove(f.sink, &ref, 3, 0, &err));
+        if (turn) {
+            CHECK(rf_sink_commit(f.sink, "3", &err));
+            break;
+        }
+        (void)ready_of(&f, lane);
+        rf_sink_rollback(f.sink);
+        reopen(&f);
+    }
+    assert_int_equal(ready_of(&f, lane), 1);
+    assert_string_equal(ask(&f, "SELECT title FROM note"), "P");
+    fixture_release(&f);
+}
+
+/* The same of a lane beside the live one: what nothing of it reaches has no rows in it, whatever
+ * the live lane has. */
+static void a_broken_batch_of_a_lane_costs_that_lane(void **state)
+{
+    struct fixture f;
+    struct rf_sink_item part;
+    struct rf_sink_counts counts;
+    struct rf_blobref ref = ref_of("whole");
+    uint32_t live, lane;
+
+    (void)state;
+    fixture_init(&f);
+    live = begin_notes_and_split(&f);
+    part = part_item(&f.arena, "p", "text/plain");
+    CHECK(rf_sink_begin(f.sink, live, "", &err));
+    put_parent(&f, "whole", 1, &part, 1);
+    put_part_note(&f, &part, "P");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    lane = begin_lane(&f, (const char *const[]){notes_v2, split_v1}, 2, true);
+    CHECK(rf_sink_begin(f.sink, lane, "", &err));
+    put_parent(&f, "whole", 1, &part, 1);
+    put_part_note(&f, &part, "P2");
+    CHECK(rf_sink_commit(f.sink, "1", &err));
+    for (int turn = 0; turn < 2; turn++) {
+        CHECK(rf_sink_begin(f.sink, lane, "1", &err));
+        CHECK(rf_sink_remove(f.sink, &ref, 2, 0, &err));
+        if (turn) {
+            CHECK(rf_sink_commit(f.sink, "2", &err));
+            break;
+        }
+        (void)ready_of(&f, lane);
+        rf_sink_rollback(f.sink);
+        reopen(&f);
+    }
+    CHECK(rf_sink_counts(f.sink, lane, &counts, &err));
+    assert_int_equal(counts.rows, 0);
+    CHECK(rf_sink_counts(f.sink, live, &counts, &err));
+    assert_int_equal(counts.rows, 1);
+    CHECK(rf_sink_begin(f.sink, live, "1", &err));
+    CHECK(rf_sink_remove(f.sink, &ref, 2, 0, &err));
+    CHECK(rf_sink_commit(f.sink, "2", &err));
+    CHECK(rf_sink_lane_swap(f.sink, lane, NULL, 0, &err));
+    assert_string_equal(ask(&f, "SELECT count(*) FROM note"), "0");
+    fixture_release(&f);
+}
+
 static void a_ring_of_parts_does_not_loop(void **state)
 {
     struct fixture f;
@@ -1576,6 +1733,9 @@ static void random_histories_end_as_the_model_says(void **state)
         cmocka_unit_test(a_lower_sequence_never_overwrites),                                    \
         cmocka_unit_test(parts_live_while_something_reaches_them),                              \
         cmocka_unit_test(parts_that_lose_a_holder_are_mapped_again),                            \
+        cmocka_unit_test(what_a_broken_batch_took_comes_back),                                  \
+        cmocka_unit_test(a_holder_lost_in_a_broken_batch_is_lost_again),                        \
+        cmocka_unit_test(a_broken_batch_of_a_lane_costs_that_lane),                             \
         cmocka_unit_test(a_ring_of_parts_does_not_loop),                                        \
         cmocka_unit_test(needs_park_wake_and_unmap),                                            \
         cmocka_unit_test(of_needs_only_the_first_is_missed),                                    \

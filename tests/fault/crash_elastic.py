@@ -11,6 +11,7 @@ is one of them, one way to break it, and a story: an index that follows its stor
     late          SIGKILL, and the server gets it only after another run is through
     unseen        SIGKILL before a refresh of rows, which the next run finds nothing to do behind
     twice         SIGKILL behind a write of items or rows, and of the next run, which clears up, likewise
+    doomed        SIGKILL when the server has deleted an index that a newer one took the place of
 
     refuse        the server is given one row that it cannot take; the rest must be stored
 
@@ -34,7 +35,7 @@ import urllib.request
 import faultlib
 from faultlib import tap
 
-KINDS = ("kill-before", "kill-after", "lost", "late", "unseen", "twice")
+KINDS = ("kill-before", "kill-after", "lost", "late", "unseen", "twice", "doomed")
 STORIES = ("plain", "upgrade", "fresh")
 SERVERS = (("elasticsearch", "REFUGE_TEST_ELASTICSEARCH"), ("opensearch", "REFUGE_TEST_OPENSEARCH"))
 MAPPER = os.path.join(faultlib.HERE, "history.lua")
@@ -69,6 +70,8 @@ class Proxy(socketserver.ThreadingTCPServer):
                 acts = "-history-" in path and path.endswith("/_refresh")
             elif kind == "twice": # what holds items and rows: not the state
                 acts = path.startswith("/_bulk")
+            elif kind == "doomed":
+                acts = method == "DELETE"
             if not acts:
                 return None
             self.count += 1
@@ -128,9 +131,9 @@ class Handler(socketserver.StreamRequestHandler):
             proxy.kill()
             return False
         status, content, data = proxy.forward(request)
-        if kind in ("kill-after", "twice"):
+        if kind in ("kill-after", "twice", "doomed"):
             proxy.kill()
-        if kind in ("kill-after", "twice", "lost"):
+        if kind in ("kill-after", "twice", "doomed", "lost"):
             return False
         self.wfile.write(b"HTTP/1.1 %d x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" %
                          (status, content.encode(), len(data)) + data)
@@ -318,8 +321,9 @@ def servers():
 
 def points(seed):
     """All of them in an order of this seed; numbers beyond a run's requests come to nothing."""
-    drawn = [(kind, (number,), story) for kind in KINDS if kind != "twice"
+    drawn = [(kind, (number,), story) for kind in KINDS if kind not in ("twice", "doomed")
              for number in range(1, 3 if kind == "unseen" else 20) for story in STORIES]
+    drawn += [("doomed", (number,), "upgrade") for number in (1, 2)]
     drawn += [("twice", (first, second), story) for first in range(1, 11) for second in range(1, 5)
               for story in STORIES]
     random.Random(seed).shuffle(drawn)

@@ -32,7 +32,7 @@ static void a_batch_names_a_generation_more_than_once(void **state)
     rf_arena_init(&sink.arena, 1 << 20);
     assert_int_equal(rf_json_parse(&json, &arena, rf_bytes_text(text), NULL), RF_OK);
     assert_int_equal(rf_elastic_read_item(&sink, json, &item, NULL), RF_OK);
-    assert_true(item.torn);
+    assert_true(item.cur.absent);
     assert_int_equal(item.junk_count, sizeof want / sizeof *want);
     for (size_t i = 0; i < item.junk_count; i++)
         assert_int_equal(item.junk[i].runs.count ? item.junk[i].runs.items[0].count : 0, want[i]);
