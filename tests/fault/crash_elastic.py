@@ -18,6 +18,11 @@ is one of them, one way to break it, and a story: an index that follows its stor
 After it (not after `unseen`) blobs are deleted whose changes the broken run may have been writing, one
 more run is made, and the digest of the index must be that of an index in SQLite which nobody broke. A plain
 search, which asks for no refresh, must find its rows.
+
+A life is an index that is broken again and again while its mapper gets new versions under drawn policies:
+by a request as above, or by SIGKILL at a drawn time. Behind each turn a run must end, `index verify` must
+find nothing, and where the same policies came in the same order the digest must be that of the index in
+SQLite. Every life has a seed of its own: `--lives 1 --seed N` is the one that was drawn as N.
 """
 import http.client
 import json
@@ -35,10 +40,27 @@ import urllib.request
 import faultlib
 from faultlib import tap
 
+DEADLINE = 60  # seconds; a run takes less than one
 KINDS = ("kill-before", "kill-after", "lost", "late", "unseen", "twice", "doomed")
 STORIES = ("plain", "upgrade", "fresh")
 SERVERS = (("elasticsearch", "REFUGE_TEST_ELASTICSEARCH"), ("opensearch", "REFUGE_TEST_OPENSEARCH"))
 MAPPER = os.path.join(faultlib.HERE, "history.lua")
+VISITS = """
+return {
+    name = "visits",
+    version = "%d",
+    on = { "file" },
+    match = { media = { "application/json" } },
+    tables = { visits = { columns = { "number int", "place text search" } } },
+    map = function(blob, emit)
+        local item = blob:json()
+        if item.fails then error("number " .. item.number .. " is not to be mapped") end
+        for n = 1, item.number %% 3 + 1 do
+            emit.visits { number = item.number * %d, place = item.place }
+        end
+    end,
+}
+"""
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -171,7 +193,12 @@ class Home:
 
     def run(self, *arguments, good=(0,), without=True):
         process = self.start(*arguments, without=without)
-        out = process.communicate(timeout=120)[0].decode("utf-8", "replace")
+        try:
+            out = process.communicate(timeout=DEADLINE)[0].decode("utf-8", "replace")
+        except subprocess.TimeoutExpired as late:
+            process.kill()
+            process.communicate()
+            raise RuntimeError("%s: does not end" % " ".join(arguments)) from late
         if good and process.returncode not in good:
             raise RuntimeError("%s: status %d: %s" % (" ".join(arguments), process.returncode, out))
         return out
@@ -237,10 +264,10 @@ def after(home, refs):
     home.plain("b", 3)
 
 
-def break_run(home, proxy, kind, number):
+def break_run(home, proxy, kind, number, *more):
     """Whether the fault came about."""
     proxy.arm(kind, number)
-    process = proxy.process = home.start("index", "run", "es")
+    process = proxy.process = home.start("index", "run", "es", *more)
     try:
         process.communicate(timeout=120)
     except subprocess.TimeoutExpired as late:
@@ -283,6 +310,154 @@ def try_point(build, scheme, upstream, kind, numbers, story, without=None):
         home.close()
         proxy.shutdown()
         proxy.server_close()
+
+
+class Life:
+    """An index whose runs are broken while versions of its mapper come under policies."""
+
+    def __init__(self, build, scheme, upstream, seed, without=None):
+        self.random = random.Random(seed)
+        self.proxy = Proxy(upstream)
+        self.home = Home(build, scheme, self.proxy, without)
+        self.version, self.serial, self.broken, self.told = 0, 0, 0, []
+        self.refs = []  # that were put and not deleted
+        self.same = True  # the index in SQLite came by the same policies
+
+    def tell(self, *words):
+        self.told.append(" ".join(map(str, words)))
+
+    def new_version(self):
+        self.version += 1
+        with open(os.path.join(self.home.base, "home", "mappers", "visits.lua"), "w",
+                  encoding="utf-8") as file:
+            file.write(VISITS % (self.version, self.version))
+
+    def put(self, count):
+        folder = os.path.join(self.home.base, "in%d" % self.serial)
+        os.makedirs(folder)
+        for _ in range(count):
+            self.serial += 1
+            item = {"number": self.serial, "place": "place %d" % self.random.randrange(9),
+                    "fails": self.random.random() < 0.1}
+            lines = [json.dumps(item)]
+            if self.random.random() < 0.4:  # parts, some of them in several files
+                lines = [json.dumps({"number": self.random.randrange(12), "place": "part"})
+                         for _ in range(self.random.randrange(1, 5))]
+            name = "%s%d.json%s" % (self.random.choice("ab"), self.serial, "l" if lines[0] !=
+                                    json.dumps(item) else "")
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+        put = self.home.run("put", folder)
+        self.refs += [line.split()[0] for line in put.splitlines() if line.startswith("sha256-")]
+
+    def delete(self, count):
+        gone = self.random.sample(self.refs, min(count, len(self.refs)))
+        self.refs = [ref for ref in self.refs if ref not in gone]
+        if gone:
+            self.home.run("delete", "-q", *self.random.choice(((), ("--content",))), *gone)
+
+    def policy(self):
+        kind = self.random.choice(("full", "full", "forward", "since", "name", "name", "media"))
+        return {"since": "since=%d" % self.random.randrange(1, 4 * self.serial + 2),
+                "name": "match=%s*" % self.random.choice("ab"),
+                "media": "match=application/json"}.get(kind, kind)
+
+    def break_once(self, policy):
+        kind = self.random.choice(("time", "kill-before", "kill-after", "late", "lost"))
+        number = self.random.randrange(1, 40)
+        after = self.random.random() * 0.8
+        if kind == "time":
+            self.tell("run", policy, "killed after %.2f s" % after)
+            process = self.home.start("index", "run", "es", "--policy", policy)
+            try:
+                process.communicate(timeout=after)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                self.broken += 1
+            return
+        self.tell("run", policy, kind, number)
+        self.broken += break_run(self.home, self.proxy, kind, number, "--policy", policy)
+
+    def release(self):
+        for request in self.proxy.held:
+            self.proxy.forward(request)
+        self.proxy.held = []
+
+    def turn(self):
+        pick = self.random.random
+        if pick() < 0.7:
+            self.new_version()
+        if pick() < 0.7:
+            self.put(self.random.randrange(1, 20))
+        if pick() < 0.5:
+            self.delete(self.random.randrange(1, 8))
+        policy = self.policy()
+        self.tell("version", self.version, "policy", policy)
+        for _ in range(self.random.randrange(1, 4)):
+            held = bool(self.proxy.held)
+            self.break_once(policy)
+            if held:
+                self.release()
+            if pick() < 0.2:
+                self.put(self.random.randrange(1, 6))
+            if pick() < 0.2:
+                self.delete(self.random.randrange(1, 4))
+            if pick() < 0.15: # the policies come in another order than in SQLite
+                if policy != "full":
+                    self.same = False
+                    policy = self.policy()
+                self.new_version()
+        self.look(policy)
+
+    def look(self, policy):
+        out = self.home.run("index", "run", "es", "--policy", policy, good=(0, 3))
+        self.release()
+        self.home.run("index", "run", "es", "--policy", policy, good=(0, 3))
+        self.home.run("index", "run", "main", "--policy", policy, good=(0, 3), without=False)
+        self.home.run("index", "verify", "es")
+        if self.same and self.home.digest("es") != self.home.digest("main"):
+            raise RuntimeError("the digests differ: %s" % out.strip()[-300:])
+
+    def live(self, turns):
+        """Words about what is wrong, or None."""
+        try:
+            self.new_version()
+            self.put(self.random.randrange(30, 100))
+            self.home.run("index", "create", "es", "--sink", self.home.url)
+            for _ in range(turns):
+                self.turn()
+            self.same = True
+            self.new_version()
+            self.look("full")
+            before = self.home.digest("es")
+            self.home.run("index", "rebuild", "--full", "es", good=(0, 3))
+            if self.home.digest("es") != before:
+                raise RuntimeError("a rebuild is something else")
+            return None
+        except RuntimeError as wrong:
+            return "%s\n  %s" % (str(wrong)[-1500:], "\n  ".join(self.told[-12:]))
+        finally:
+            self.home.close()
+            self.proxy.shutdown()
+            self.proxy.server_close()
+
+
+def live_many(build, seed, count, turns=6, without=None, stop_after=0):
+    """Lives of as many seeds; how many runs were broken, and what is wrong."""
+    broken, wrong = 0, []
+    where = servers()
+    for number in range(seed, seed + count):
+        if stop_after and len(wrong) >= stop_after:
+            break
+        scheme, upstream = where[number % len(where)]
+        life = Life(build, scheme, upstream, number, without)
+        words = life.live(turns)
+        broken += life.broken
+        if words:
+            wrong.append("life %d of %s: %s" % (number, scheme, words))
+            tap.note(wrong[-1])
+    return broken, wrong
 
 
 def try_refusal(build, scheme, upstream, without=None):
@@ -346,7 +521,7 @@ def sweep(build, seed, most, kinds=KINDS, without=None, stop_after=0):
 
 
 def main():
-    options = faultlib.options(__doc__.split("\n")[0], points=12)
+    options = faultlib.options(__doc__.split("\n")[0], points=12, lives=3)
     tap.note("seed %d" % options.seed)
     if not servers():
         print("1..0 # SKIP no server is named by REFUGE_TEST_ELASTICSEARCH or _OPENSEARCH")
@@ -358,8 +533,10 @@ def main():
         words = try_refusal(options.build, scheme, upstream, options.without)
         tap.ok(words is None, "%s: a row that is refused costs its blob alone" % scheme, words or "")
     tap.ok(not wrong, "an index in a search engine survives %d broken requests" % tried)
-    tap.remark("crash_elastic: %d points, %d violations, seed %d" %
-               (tried, len(wrong), options.seed))
+    broken, bad = live_many(options.build, options.seed, options.lives, without=options.without)
+    tap.ok(not bad, "and %d broken runs while policies change" % broken)
+    tap.remark("crash_elastic: %d points, %d lives with %d broken runs, %d violations, seed %d" %
+               (tried, options.lives, broken, len(wrong) + len(bad), options.seed))
     tap.done()
     return 0
 

@@ -279,7 +279,7 @@ def draw(points, amount, rng):
     return sorted(chosen)
 
 
-def options(description, points, sink=None):
+def options(description, points, sink=None, lives=None):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--build", default=os.path.join(TOP, "build", "release"))
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
@@ -291,6 +291,9 @@ def options(description, points, sink=None):
     parser.add_argument("--point", metavar="STEP:NUMBER:KIND:VARIANT", help="only this one point")
     if sink:
         parser.add_argument("--sink", choices=sink, default=sink[0], help="which kind of server")
+    if lives is not None:
+        parser.add_argument("--lives", type=int, default=lives,
+                            help="how many histories, of the seeds from --seed on")
     chosen = parser.parse_args()
     chosen.build = os.path.abspath(chosen.build)
     return chosen
