@@ -309,8 +309,8 @@ static char *keep(struct rf_arena *arena, const char *text)
     return memcpy(rf_arena_alloc(arena, size), text, size);
 }
 
-enum rf_status rf_elastic_damaged(const struct rf_elastic *sink, const char *what,
-                                  struct rf_error *err)
+enum rf_status (rf_elastic_damaged)(const struct rf_elastic *sink, const char *what,
+                                    struct rf_error *err)
 {
     return rf_error_set(err, RF_UNSOUND,
                         "index '%s' is damaged: %s; remove it by 'refuge index drop' and make it "
