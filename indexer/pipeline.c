@@ -149,8 +149,10 @@ void rf_pipeline_done(struct rf_pipeline *p, struct rf_unit *unit)
         batch->outstanding--;
         p->batch_units--;
     }
-    if (unit->large_out)
+    if (unit->large_out) {
         p->large_out[unit->depth]--;
+        p->large_next -= unit->batch == p->next.number;
+    }
     leave_order(p, unit);
     *unit->all_link = unit->all_next;
     if (unit->all_next)
@@ -285,6 +287,18 @@ static enum rf_status submit_unit(struct rf_pipeline *p, struct rf_unit *unit,
     return status;
 }
 
+/* Those of a later batch wait for the current one, and where changes are shuffled they may have come
+ * first: they leave it one slot more. */
+static bool has_slot(const struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    unsigned most = LARGE_MAX;
+
+    if (unit->depth == 0 && unit->batch != p->next.number &&
+        p->large_next == p->large_out[0] && RF_SAFEGUARD("index-large-slot"))
+        most++;
+    return p->large_out[unit->depth] < most;
+}
+
 /* Large ones take a slot of their depth until they are DONE, so that few of their results are in
  * memory; those cut from them have slots of their own, so that none waits for what is above it. */
 static enum rf_status submit_large(struct rf_pipeline *p, struct rf_error *err)
@@ -294,11 +308,12 @@ static enum rf_status submit_large(struct rf_pipeline *p, struct rf_error *err)
     for (size_t i = p->large.count; i > 0; i--) { /* once around: the others keep their order */
         struct rf_unit *unit = rf_queue_take(&p->large);
 
-        if (status == RF_OK && p->large_out[unit->depth] < LARGE_MAX) {
+        if (status == RF_OK && has_slot(p, unit)) {
             status = submit_unit(p, unit, err);
             if (status == RF_OK) {
                 unit->large_out = true;
                 p->large_out[unit->depth]++;
+                p->large_next += unit->batch == p->next.number;
                 continue;
             }
         }
@@ -392,6 +407,7 @@ static size_t move_units(struct rf_pipeline *p)
         if (place_in_batch(p, unit) <= p->current.begun.seq)
             continue;
         unit->batch = p->next.number;
+        p->large_next += unit->large_out;
         count++;
     }
     p->current.outstanding -= count;
@@ -1351,6 +1367,7 @@ static void begin_next_batch(struct rf_pipeline *p)
     assert(!p->ready.head);
     p->current = p->next;
     p->next = (struct rf_batch){.number = number + 1};
+    p->large_next = 0;
 }
 
 static enum rf_status commit_batch(struct rf_pipeline *p, struct rf_error *err)

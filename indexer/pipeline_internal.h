@@ -87,6 +87,7 @@ struct rf_pipeline {
     struct rf_queue queued;        /* QUEUED: waiting for room in the pool */
     struct rf_queue large;         /* QUEUED: large ones that may have parts wait for a slot */
     unsigned large_out[RF_PART_DEPTH_MAX + 1]; /* slots taken, by depth: from submit to DONE */
+    unsigned large_next;           /* of those of depth 0, by units of the next batch */
     struct rf_queue ready;         /* READY: parts, and what belongs to no batch */
     struct rf_unit *order, **order_end; /* units of changes, in order, until they are begun */
     size_t order_ready, order_bytes; /* those READY, and their output */
