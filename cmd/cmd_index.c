@@ -91,6 +91,7 @@ static void fill_options(struct rf_index_options *options, struct rf_cli *cli,
         .reader = index->definition.reader,
         .batch_items = rf_settings_batch_items(settings),
         .batch_ms = rf_settings_batch_ms(settings),
+        .parts_max = rf_settings_parts_max(settings),
         .slow_budget_ms = rf_settings_slow_budget_ms(settings),
         .policy = index->definition.policy ? index->definition.policy
                                            : rf_settings_policy(settings),

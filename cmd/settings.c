@@ -35,6 +35,9 @@ static const struct rf_option index_options[] = {
              "texts end it, too"},
     {.name = "batch_time", .type = RF_OPTION_DURATION, .preset = "5s", .min = 1, .max = 60000,
      .help = "time before a transaction is committed at most"},
+    {.name = "parts", .type = RF_OPTION_INT, .preset = "1000000", .min = 1, .max = INT64_C(1) << 40,
+     .help = "parts, parts of parts included, that may come of one item, beside one for each of "
+             "its bytes; what would have more is set aside"},
     {.name = "slow_budget", .type = RF_OPTION_DURATION, .preset = "10m", .min = 1,
      .max = (int64_t)30 * 86400 * 1000,
      .help = "CPU time that one mapper's slow calls may use up in a run when all of them fail; "
@@ -384,6 +387,11 @@ uint32_t rf_settings_batch_items(const struct rf_settings *settings)
 uint32_t rf_settings_batch_ms(const struct rf_settings *settings)
 {
     return (uint32_t)number(settings, "index", "batch_time");
+}
+
+uint64_t rf_settings_parts_max(const struct rf_settings *settings)
+{
+    return (uint64_t)number(settings, "index", "parts");
 }
 
 uint64_t rf_settings_slow_budget_ms(const struct rf_settings *settings)

@@ -24,6 +24,7 @@ uint64_t rf_settings_segment_bytes(const struct rf_settings *settings);
 uint64_t rf_settings_cache_bytes(const struct rf_settings *settings);
 uint32_t rf_settings_batch_items(const struct rf_settings *settings);
 uint32_t rf_settings_batch_ms(const struct rf_settings *settings);
+uint64_t rf_settings_parts_max(const struct rf_settings *settings);
 uint64_t rf_settings_slow_budget_ms(const struct rf_settings *settings);
 const char *rf_settings_policy(const struct rf_settings *settings); /* or NULL: full */
 uint32_t rf_settings_workers(const struct rf_settings *settings);

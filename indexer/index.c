@@ -32,6 +32,7 @@
 
 #define BATCH_ITEMS 100000u
 #define BATCH_MS 5000u
+#define PARTS_MAX 1000000u
 #define SLOW_BUDGET_MS 600000u
 #define SLICE_MS 2000u             /* of a lane beside the live one, while following */
 #define RETRY_FIRST_MS 200u        /* back-off while the sink or the store cannot be reached */
@@ -769,6 +770,7 @@ static enum rf_status open_pipeline(struct rf_index *index, const struct rf_sink
         .batch_items = index->options.batch_items ? index->options.batch_items : BATCH_ITEMS,
         .batch_ms = index->options.batch_ms ? index->options.batch_ms : BATCH_MS,
         .shuffle_seed = index->options.shuffle_seed,
+        .parts_max = index->options.parts_max ? index->options.parts_max : PARTS_MAX,
         .sample = index->sample,
         .stop = &index->stop,
         .scratch = index->until_seq != UINT64_MAX,

@@ -58,6 +58,8 @@ struct rf_index_options {
     const char *reader;             /* a role that may read the index, or NULL (rf_sink_options) */
     uint32_t batch_items;           /* 0: 100,000 items a transaction */
     uint32_t batch_ms;              /* 0: 5 s at most before a transaction is committed */
+    uint64_t parts_max;             /* of one item, parts of parts included, beside one for each of
+                                     * its bytes; 0: 1,000,000 */
     uint64_t slow_budget_ms;        /* CPU for slow calls that fail one after another; 0: 600 s */
     int lock_timeout_ms;
     bool rebuild;                   /* start a full lane even when nothing changed */

@@ -240,6 +240,30 @@ static void unit_ready(struct rf_pipeline *p, struct rf_unit *unit)
     }
 }
 
+static bool is_refused(const struct rf_pipeline *p, const struct rf_unit *unit)
+{
+    for (size_t i = 0; i < p->refused_count; i++)
+        if (strcmp(p->refused[i], unit->key) == 0)
+            return true;
+    return false;
+}
+
+/* Of a unit too many parts came. All that came of it is in the open transaction, so that begins
+ * again, and the next time the unit is not cut. */
+static enum rf_status refuse(struct rf_pipeline *p, const struct rf_unit *unit,
+                             struct rf_error *err)
+{
+    char(*more)[RF_ITEM_KEY_SIZE] =
+        realloc(p->refused, (p->refused_count + 1) * sizeof *p->refused);
+
+    if (!more)
+        return rf_error_set(err, RF_NOMEM, "no memory to note an item of too many parts");
+    p->refused = more;
+    memcpy(p->refused[p->refused_count++], unit->key, sizeof unit->key);
+    p->restart = true;
+    return rf_error_set(err, RF_LIMIT, "too many parts come of '%s'", unit->key);
+}
+
 void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_batch *batch)
 {
     if (batch) {
@@ -255,6 +279,7 @@ void rf_pipeline_enter(struct rf_pipeline *p, struct rf_unit *unit, struct rf_ba
     if (unit->after.seq)
         enter_order(p, unit);
     rf_versions_choose(p, unit);
+    unit->refused = p->refused_count && is_refused(p, unit);
     unit->counted_bytes = rf_unit_bytes(unit);
     p->units++;
     p->bytes += unit->counted_bytes;
@@ -287,8 +312,8 @@ static enum rf_status submit_unit(struct rf_pipeline *p, struct rf_unit *unit,
     return status;
 }
 
-/* Those of a later batch wait for the current one, and where changes are shuffled they may have come
- * first: they leave it one slot more. */
+/* Those of a later batch wait for the current one, and where changes are shuffled they may have
+ * come first: they leave it one slot more. */
 static bool has_slot(const struct rf_pipeline *p, const struct rf_unit *unit)
 {
     unsigned most = LARGE_MAX;
@@ -640,6 +665,12 @@ static enum rf_status fill_rows(struct rf_pipeline *p, const struct rf_unit *uni
 {
     if (call->parts && unit->depth + 1 > RF_PART_DEPTH_MAX) {
         set_dead_call(to, RF_DEAD_LIMIT, "its parts would be nested too deep (16 levels)");
+        return RF_OK;
+    }
+    if (call->parts && unit->refused) {
+        set_dead_call(to, RF_DEAD_LIMIT,
+                      "more parts would come of it, parts of parts included, than index.parts and "
+                      "one for each of its bytes");
         return RF_OK;
     }
     to->outcome = RF_SINK_ROWS;
@@ -1202,7 +1233,12 @@ static enum rf_status expand_parts(struct rf_pipeline *p, struct rf_error *err)
 
         if (status != RF_OK)
             return status;
+        child->top = unit->top ? unit->top : unit;
+        child->top->below++;
         rf_pipeline_enter(p, child, &p->current);
+        if (child->top->below > p->options.parts_max + child->top->item.size &&
+            RF_SAFEGUARD("index-parts-below"))
+            return refuse(p, child->top, err);
         if (++list->at == list->count) {
             rf_queue_take(&p->expanding);
             rf_pipeline_done(p, unit);
@@ -1576,6 +1612,18 @@ static enum rf_status turn(struct rf_pipeline *p, struct drive *drive, bool *idl
     return status;
 }
 
+/* What is under way stands for the committed position. */
+static enum rf_status get_ready(struct rf_pipeline *p, struct rf_error *err)
+{
+    enum rf_status status = p->broken ? start_reading(p, err) : RF_OK;
+
+    if (status == RF_OK && !p->needs_checked) {
+        status = rf_parks_check_needs(p, err);
+        p->needs_checked = status == RF_OK;
+    }
+    return status;
+}
+
 enum rf_status rf_pipeline_drive(struct rf_pipeline *p, uint64_t until_seq, uint32_t slice_ms,
                                  struct rf_error *err)
 {
@@ -1588,14 +1636,16 @@ enum rf_status rf_pipeline_drive(struct rf_pipeline *p, uint64_t until_seq, uint
         err = &local;
     if (slice_ms)
         drive.deadline_us = now_us() + (int64_t)slice_ms * 1000;
-    if (p->broken)
-        status = start_reading(p, err);
-    if (status == RF_OK && !p->needs_checked) {
-        status = rf_parks_check_needs(p, err);
-        p->needs_checked = status == RF_OK;
-    }
-    while (status == RF_OK && !idle && !must_give_up(p, &drive))
+    status = get_ready(p, err);
+    while (status == RF_OK && !idle && !must_give_up(p, &drive)) {
         status = turn(p, &drive, &idle, err);
+        if (status == RF_LIMIT && p->restart) {
+            rf_error_clear(err);
+            abandon(p);
+            status = get_ready(p, err);
+        }
+        p->restart = false;
+    }
     if (status == RF_CANCELLED) { /* a stop, seen in the middle of a unit */
         rf_error_clear(err);
         drive.answer = RF_CANCELLED;
@@ -1708,5 +1758,6 @@ void rf_pipeline_close(struct rf_pipeline *p)
     rf_writer_close(p->writer);
     rf_arena_release(&p->scratch);
     free(p->again.keys);
+    free(p->refused);
     free(p);
 }

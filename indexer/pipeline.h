@@ -84,6 +84,7 @@ struct rf_pipeline_options {
     bool building;
     bool partial;                             /* other mappers are in another lane */
     uint32_t batch_items, batch_ms, shuffle_seed;
+    uint64_t parts_max;                       /* of one item, beside one for each of its bytes */
     const atomic_int *stop;                    /* nonzero: finish what was begun and return */
     bool scratch;                              /* a throw-away index: then finish nothing */
     const struct rf_sample *sample;           /* only these blobs and files, or NULL */

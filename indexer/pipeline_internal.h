@@ -100,6 +100,9 @@ struct rf_pipeline {
     size_t units, bytes;           /* of them */
     size_t batch_units;            /* of them that belong to a batch */
     uint64_t taken;                /* results so far */
+    char (*refused)[RF_ITEM_KEY_SIZE]; /* of whom too many parts came: cut no more */
+    size_t refused_count;
+    bool restart;                  /* one was added: what is not committed is done again */
     bool at_end;                   /* the last look found no more changes */
     struct rf_unit *slow[RF_SLOW_MAX]; /* parks under way; held */
     size_t slow_count;

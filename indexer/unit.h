@@ -49,6 +49,9 @@ struct rf_unit {
     uint64_t batch;         /* number of the batch it belongs to; 0: of none, it resolves a park */
     bool slow;              /* in the slow lane */
     bool large_out;         /* holds a slot of the large ones */
+    bool refused;           /* more parts would come of it than may: its splits are dead letters */
+    struct rf_unit *top;    /* PART: what is cut, with its parts, in this batch (not held twice) */
+    uint64_t below;         /* of such a one: the parts that came of it so far */
     bool only_calls;        /* only `mapper` is run; the others' rows stay */
     bool dead;              /* content could not be had: dead_reason for every mapper */
     enum rf_dead_class dead_class; /* of that; 0: RF_DEAD_BLOB */
