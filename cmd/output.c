@@ -8,6 +8,7 @@
 #include "cmd/cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,11 +182,34 @@ void rf_out_time(struct rf_out *out, const char *key, int64_t us)
     rf_out_text(out, key, text);
 }
 
+/* Past stdio, which would go on with the rest after a signal: a stop ends it wherever it stands. */
+static bool write_large(struct rf_out *out, const uint8_t *data, size_t size)
+{
+    if (fflush(out->file) != 0)
+        return false;
+    while (size) {
+        ssize_t put = write(fileno(out->file), data, size);
+
+        if (put < 0 && errno != EINTR)
+            return false;
+        if (put > 0) {
+            data += put;
+            size -= (size_t)put;
+        }
+        if (size && rf_stop_asked()) {
+            errno = EINTR;
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool write_stdout(struct rf_out *out, const void *data, size_t size)
 {
     if (out->closed)
         return false;
-    if (fwrite(data, 1, size, out->file) == size)
+    if (size > PIPE_BUF ? write_large(out, data, size)
+                        : fwrite(data, 1, size, out->file) == size)
         return true;
     out->closed = true;
     out->failed = errno;
