@@ -52,7 +52,8 @@ static enum rf_status open_segment(struct rf_walk *walk, const struct rf_log_end
         struct rf_log_place place;
         struct rf_error cause = {0};
         bool found = rf_log_dir_find(walk->log, walk->seq, &place, &walk->next_first);
-        bool stale = !found || (walk->next_first == UINT64_MAX &&
+        /* A last segment that no new look at the folder finds is gone: this one is the last. */
+        bool stale = !found || (walk->next_first == UINT64_MAX && tries < 2 &&
                                 place.first < end->segment_first);
         if (found && !stale)
             status = rf_log_dir_acquire(walk->log, &place, &walk->file, &cause);
