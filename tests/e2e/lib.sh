@@ -105,6 +105,7 @@ fail()
     for line in "$@"; do
         note "$line"
     done
+    [ -z "${REFUGE_TEST_WITHOUT:-}" ] || done_testing # a control asks for no more than one
 }
 
 # What the last run said, for a failed point.

@@ -16,7 +16,7 @@ refuge put -q in >/dev/null || fail "put"
 run refuge index run
 status_is "they are indexed" 0
 for items in 500 1000; do
-    REFUGE_INDEX__BATCH_ITEMS=$items timeout 120 "$REFUGE" index verify >"$out" 2>"$err"
+    REFUGE_INDEX__BATCH_ITEMS=$items timeout 90 "$REFUGE" index verify >"$out" 2>"$err"
     status=$?
     status_is "verify in batches of $items ends" 0
     out_has "with what it found" "240060 rows compared: 0 differences"
